@@ -1,0 +1,157 @@
+/*
+ * One running x86 processor: its architectural state, and what is derived
+ * from it or belongs to this host (translations, current instruction, links
+ * to the machine). Everything outside x86_cpu can be rebuilt from it with
+ * x86_state_changed().
+ *
+ * Threading: owned by the vCPU's thread. Others reach it through vcpu_post()
+ * and the local APIC's atomics only.
+ */
+#ifndef CPU_X86_VCPU_H
+#define CPU_X86_VCPU_H
+
+#include <setjmp.h>
+
+#include "base/base.h"
+#include "cpu/x86/cpuid.h"
+#include "cpu/x86/state.h"
+#include "vm/vm.h"
+
+struct x86_insn;
+struct x86_block;
+struct lapic;
+
+/* ---- translation look-aside buffers: see mmu.h ---- */
+
+#define TLB_ENTRIES 1024  /* a power of two */
+#define ITLB_ENTRIES 256
+#define TLB_PCID_SLOTS 4
+
+/* Which set of permissions a data access has. */
+enum tlb_class {
+    TLB_USER,       /* CPL 3 */
+    TLB_SUPERVISOR, /* CPL < 3, SMAP applies */
+    TLB_SUPERVISOR_AC, /* CPL < 3, EFLAGS.AC set or SMAP off */
+    TLB_CLASSES
+};
+
+struct tlb_entry {
+    uint64_t read;  /* linear page address if readable at full speed, else odd */
+    uint64_t write; /* the same for writing (dirty set, holds no code) */
+    uint64_t addend; /* host address - linear address */
+    uint64_t flags; /* global, large, ..: mmu.c */
+};
+
+struct tlb; /* mmu.c */
+
+/* What is denied to the current instruction stream: insn->gate is tested
+ * against x86_vcpu.gate_blocked before anything else of that instruction. */
+enum x86_gate {
+    GATE_X87 = 1 << 0,    /* CR0.EM or TS: #NM */
+    GATE_WAIT = 1 << 1,   /* CR0.MP and TS: #NM */
+    GATE_MMX = 1 << 2,    /* EM: #UD; TS: #NM */
+    GATE_SSE = 1 << 3,    /* EM or !OSFXSR: #UD; TS: #NM */
+    GATE_AVX = 1 << 4,    /* no OSXSAVE, XCR0, real/V86: #UD; TS: #NM */
+    GATE_AVX512 = 1 << 5, /* the same with opmask and ZMM */
+    GATE_XSAVE = 1 << 6,  /* no OSXSAVE: #UD; TS: #NM */
+    GATE_FXSR = 1 << 7,   /* FXSAVE: EM or TS: #NM */
+};
+
+/* A fault on its way, and the history a triple-fault report needs. */
+struct x86_fault_record {
+    uint8_t vector;
+    bool has_error;
+    uint32_t error;
+    uint64_t cr2;
+    uint64_t rip;
+    uint8_t cs_bits;   /* 16, 32 or 64: how to disassemble */
+    uint8_t code_length;
+    uint8_t code[15];
+    /* While delivering it: the descriptor in question, if one was read. */
+    bool idt_entry_valid;
+    uint64_t idt_entry[2];
+    uint64_t idt_entry_gva;
+};
+
+struct x86_vcpu {
+    struct x86_cpu s; /* first: architectural state */
+
+    /* ---- derived from s by x86_state_changed ---- */
+    uint64_t ip_mask;      /* FFFFH, FFFFFFFFH, or all ones, by CS */
+    uint64_t sp_mask;      /* the same by SS; all ones in 64-bit mode */
+    uint64_t seg_base[X86_SEG_COUNT]; /* 0 for ES, CS, SS, DS in 64-bit mode */
+    /* An access to [ea, ea+size) needs no look at the descriptor when
+     * (int64_t)(ea + size - 1) <= seg_read_last[seg] (or write). -1: never. */
+    int64_t seg_read_last[X86_SEG_COUNT];
+    int64_t seg_write_last[X86_SEG_COUNT];
+    uint32_t mode;         /* key of decoded code: enum x86_mode in decode.h */
+    uint8_t gate_blocked;  /* enum x86_gate */
+    uint8_t slow;          /* one instruction at a time: TF, shadow, breakpoints */
+    uint8_t tlb_class;
+    struct tlb *tlb;       /* current slot and class */
+
+    /* ---- execution ---- */
+    const struct x86_insn *cur; /* the instruction being executed */
+    struct x86_block *block;
+    jmp_buf unwind;             /* a fault leaves the instruction through here */
+    bool in_insn;               /* unwind is valid */
+    uint64_t budget_end;        /* icount at which run() has to return */
+    uint64_t rep_extra;         /* retired REP iterations of the current insn */
+    /* The fault that x86_raise unwound with, delivered by the loop. */
+    uint8_t fault_vector;
+    bool fault_has_error;
+    uint32_t fault_error;
+
+    struct x86_fault_record faults[3]; /* first, second, third */
+    unsigned fault_depth; /* how many of them are in delivery */
+
+    struct vcpu vcpu; /* the machine's view of this processor */
+    struct vm *vm;
+    const struct x86_model *model;
+    struct lapic *lapic;
+    struct x86_mmu *mmu;
+    void *engine; /* the engine's own part (block cache) */
+    const struct x86_engine_ops *engine_ops;
+    struct vec_runtime *vec; /* host execution of vector and x87 code */
+
+    /* Wired by the board. Called with the machine's lock taken by the callee. */
+    uint8_t (*intr_ack)(void *ctx); /* 8259: vector for INTR */
+    void *intr_ack_ctx;
+    struct irq_line ferr; /* to IRQ 13, for CR0.NE = 0 */
+};
+
+/* Recomputes everything derived. Cheap enough for every mode change; loading
+ * a single data segment uses x86_seg_changed. */
+void x86_state_changed(struct x86_vcpu *c);
+void x86_seg_changed(struct x86_vcpu *c, enum x86_seg_index seg);
+/* CPL, EFLAGS.AC or CR4.SMAP changed: choose the TLB. (Called by the above.) */
+void x86_tlb_select(struct x86_vcpu *c);
+
+struct x86_engine_ops {
+    const char *name;
+    int (*create)(struct x86_vcpu *c, struct error *err);
+    void (*destroy)(struct x86_vcpu *c);
+    enum vcpu_exit (*run)(struct x86_vcpu *c, uint64_t budget);
+    /* Cached code of a range became stale; NULL block: all of it. */
+    void (*code_written)(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
+                         uint64_t bytes);
+    /* Leave the running block after the current instruction. */
+    void (*end_block)(struct x86_vcpu *c);
+};
+
+extern const struct x86_engine_ops interp_engine;
+
+/* ---- life (cpu.c) ---- */
+
+/* Adds a processor to the machine; owned by the vm afterwards. */
+struct x86_vcpu *x86_vcpu_create(struct vm *vm, const struct x86_model *model,
+                                 const struct x86_engine_ops *engine, struct error *err);
+void x86_vcpu_reset(struct x86_vcpu *c); /* RESET#: SDM Vol. 3, table 9-1 */
+void x86_vcpu_init(struct x86_vcpu *c);  /* INIT: the same, less what survives */
+/* Level of the INTR pin; any thread that holds the lock. */
+void x86_set_intr(struct x86_vcpu *c, bool level);
+void x86_post_nmi(struct x86_vcpu *c);
+
+extern const struct state_table x86_cpu_state;
+
+#endif

@@ -1,0 +1,108 @@
+/*
+ * State tables: what a device or a processor must remember, as data.
+ *
+ * A table lists the fields of one struct. Save, load, hash and compare walk
+ * it. The stream is little-endian, tagged with name and version of each table
+ * and the length of each section, so that a reader notices what it does not
+ * know.
+ *
+ *     static const struct state_field uart_fields[] = {
+ *         STATE_INT(struct uart, lcr),
+ *         STATE_BYTES(struct uart, rx_fifo),
+ *         STATE_TIMER(struct uart, tx_timer),
+ *         STATE_END,
+ *     };
+ *     static const struct state_table uart_state = {"uart", 1, uart_fields};
+ */
+#ifndef VM_STATE_H
+#define VM_STATE_H
+
+#include "base/base.h"
+#include "base/error.h"
+
+enum state_kind {
+    STATE_KIND_END,
+    STATE_KIND_INT,    /* 1, 2, 4 or 8 bytes, bool included; count of them */
+    STATE_KIND_BYTES,  /* size bytes as they are */
+    STATE_KIND_TIMER,  /* struct timer: its deadline; re-armed on load */
+    STATE_KIND_STRUCT, /* count structs of size bytes described by table */
+};
+
+struct state_table;
+
+struct state_field {
+    const char *name;
+    enum state_kind kind;
+    size_t offset;
+    size_t size;  /* of one element */
+    size_t count; /* elements */
+    const struct state_table *table;
+};
+
+struct state_table {
+    const char *name;
+    unsigned version;
+    const struct state_field *fields;
+    /* Called before saving and after loading; either may be NULL. load returns
+     * a negative errno when what it was given cannot be (hostile file). */
+    void (*before_save)(void *self);
+    int (*after_load)(void *self, unsigned version);
+};
+
+#define STATE_INT(type, member)                                                                    \
+    {                                                                                              \
+        #member, STATE_KIND_INT, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL      \
+    }
+#define STATE_INTS(type, member)                                                                   \
+    {                                                                                              \
+        #member, STATE_KIND_INT, offsetof(type, member), sizeof(((type *)0)->member[0]),           \
+            sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), NULL                     \
+    }
+#define STATE_BYTES(type, member)                                                                  \
+    {                                                                                              \
+        #member, STATE_KIND_BYTES, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL    \
+    }
+#define STATE_TIMER(type, member)                                                                  \
+    {                                                                                              \
+        #member, STATE_KIND_TIMER, offsetof(type, member), sizeof(struct timer), 1, NULL           \
+    }
+#define STATE_STRUCT(type, member, tab)                                                            \
+    {                                                                                              \
+        #member, STATE_KIND_STRUCT, offsetof(type, member), sizeof(((type *)0)->member), 1, tab    \
+    }
+#define STATE_STRUCTS(type, member, tab)                                                           \
+    {                                                                                              \
+        #member, STATE_KIND_STRUCT, offsetof(type, member), sizeof(((type *)0)->member[0]),        \
+            sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), tab                      \
+    }
+#define STATE_END                                                                                  \
+    {                                                                                              \
+        NULL, STATE_KIND_END, 0, 0, 0, NULL                                                        \
+    }
+
+/* A growing buffer that is written, or a fixed one that is read. */
+struct state_stream {
+    uint8_t *data;
+    size_t used, capacity, position;
+    bool failed; /* out of memory, or read past the end */
+};
+
+void state_stream_free(struct state_stream *s);
+void state_put(struct state_stream *s, const void *data, size_t bytes);
+bool state_get(struct state_stream *s, void *data, size_t bytes);
+
+/* One section: header and fields. */
+void state_save(struct state_stream *s, const struct state_table *table, const char *instance,
+                void *self);
+int state_load(struct state_stream *s, const struct state_table *table, const char *instance,
+               void *self, struct error *err);
+
+struct vm;
+
+/* Everything of a paused machine: clock, processors, devices, RAM. */
+int vm_state_save(struct vm *vm, struct state_stream *s, struct error *err);
+int vm_state_load(struct vm *vm, struct state_stream *s, struct error *err);
+/* 128 bits over the same, without building it. */
+void vm_state_hash(struct vm *vm, uint64_t hash[2]);
+
+#endif

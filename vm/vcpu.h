@@ -1,0 +1,109 @@
+/*
+ * What the machine knows about a processor: it runs, it can be kicked, it
+ * reaches safepoints. No x86 here.
+ *
+ * Threading: one thread a vCPU (all on one thread in a deterministic
+ * machine). events is the doorbell: anyone sets bits with vcpu_post; the
+ * processor looks at it at block boundaries.
+ *
+ * A vCPU is "inside" while it executes guest code without looking at events;
+ * everywhere else (asleep, waiting for a lock or a rendezvous) it is
+ * "outside", and then it handles its events before it goes inside again.
+ */
+#ifndef VM_VCPU_H
+#define VM_VCPU_H
+
+#include <stdatomic.h>
+
+#include "base/base.h"
+#include "base/host.h"
+
+struct vm;
+struct vcpu;
+struct ram_block;
+struct state_table;
+
+enum vcpu_event {
+    EVENT_INTERRUPT = 1 << 0, /* pins, local APIC or its timer: look again */
+    EVENT_INIT = 1 << 1,
+    EVENT_STARTUP = 1 << 2,
+    EVENT_FLUSH = 1 << 3,      /* the memory view changed: drop translations */
+    EVENT_CODE = 1 << 4,       /* cached code became stale: see vcpu_code_written */
+    EVENT_REVOKE = 1 << 5,     /* drop writable translations of code pages */
+    EVENT_PAUSE = 1 << 6,      /* stop at the next instruction boundary */
+    EVENT_EXCLUSIVE = 1 << 7,  /* somebody wants to run alone */
+};
+
+enum vcpu_exit {
+    VCPU_EXIT_EVENT,    /* pause, exclusive or budget: call run again later */
+    VCPU_EXIT_HALT,     /* wait for an event (HLT, wait-for-SIPI) */
+    VCPU_EXIT_SHUTDOWN, /* triple fault: the board decides (reset) */
+};
+
+struct vcpu_ops {
+    /* Runs guest code until an exit. budget: at most so many instructions
+     * (deterministic), or UINT64_MAX. Events are handled inside. */
+    enum vcpu_exit (*run)(struct vcpu *v, uint64_t budget);
+    /* Instructions retired since reset; exact inside a device callback. */
+    uint64_t (*retired)(struct vcpu *v);
+    /* True if a halted processor has a reason to run. */
+    bool (*has_work)(struct vcpu *v);
+    void (*reset)(struct vcpu *v);
+    void (*destroy)(struct vcpu *v);
+    /* Cached code made from [offset, offset+bytes) is stale. Runs on the
+     * vCPU's own thread, at a safepoint. */
+    void (*code_written)(struct vcpu *v, struct ram_block *block, uint64_t offset, uint64_t bytes);
+};
+
+struct vcpu_code_range {
+    struct ram_block *block;
+    uint64_t offset, bytes;
+};
+
+struct vcpu {
+    struct vm *vm;
+    unsigned index;
+    const struct vcpu_ops *ops;
+    const struct state_table *state; /* of self */
+    void *self;
+    _Atomic uint32_t events;
+    _Atomic uint32_t sleeping;  /* futex word */
+    _Atomic uint32_t inside;    /* 1 while executing guest code */
+    bool halted;                /* owner only: waits for has_work */
+    uint64_t run_ns;            /* for --stats */
+    struct thread thread;
+    /* Stale code that this vCPU has to drop, appended by others. */
+    struct mutex code_lock;
+    struct vcpu_code_range code_ranges[16];
+    unsigned code_range_count; /* > 16: drop everything */
+};
+
+/* Rings the doorbell; wakes it if it sleeps. Any thread. */
+void vcpu_post(struct vcpu *v, uint32_t events);
+
+/* Called by the processor's run(): */
+/* Marks the transitions; vcpu_leave/enter bracket everything that may block.
+ * vcpu_enter waits while another runs exclusively. They nest not. */
+void vcpu_enter(struct vcpu *v);
+void vcpu_leave(struct vcpu *v);
+
+/* Delivers the queued stale-code ranges to ops->code_written (NULL block:
+ * drop everything). Called on EVENT_CODE. */
+void vcpu_drain_code(struct vcpu *v);
+
+/* Bytes that may hold cached code changed: tells all vCPUs but `writer`
+ * (NULL: all). The bytes must have been stored before. */
+void vcpu_code_written(struct vm *vm, struct vcpu *writer, struct ram_block *block,
+                       uint64_t offset, uint64_t bytes);
+
+/* Posts events to all other vCPUs and returns when each has passed a
+ * safepoint since (or is outside). self counts as outside meanwhile.
+ * Called inside; returns inside. */
+void vcpu_rendezvous(struct vcpu *self, uint32_t events);
+
+/* From begin to end no other vCPU is inside. Called inside. For split locks
+ * and other things that no host instruction makes atomic. */
+void vcpu_exclusive_begin(struct vcpu *self);
+void vcpu_exclusive_end(struct vcpu *self);
+
+#endif
