@@ -43,6 +43,9 @@ void x86_load_cr3(struct x86_vcpu *c, uint64_t value);
 /* Loads PDPTEs if PAE paging is (to be) in force; false: reserved bits set. */
 bool x86_load_pdptes(struct x86_vcpu *c, uint64_t cr3, uint64_t cr0, uint64_t cr4, uint64_t efer);
 
+/* PKRU was written (WRPKRU, XRSTOR): rights in the TLB are stale. */
+void x86_pkru_changed(struct x86_vcpu *c);
+
 /* ---- translation ---- */
 enum x86_access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 
