@@ -1,0 +1,10 @@
+#!/bin/bash
+# Builds and runs the whole suite: what `make check` does. Arguments go to
+# `meson test` as they are (a test's name, --suite unit).
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+meson configure build -Dtests=enabled || exit 1
+ninja -C build || exit 1
+scripts/guest-kernels.sh || exit 1
+exec meson test -C build --no-rebuild --print-errorlogs "$@"
