@@ -23,6 +23,8 @@ struct char_frontend {
     size_t (*room)(void *ctx);
     void (*receive)(void *ctx, const uint8_t *data, size_t bytes);
     void *ctx;
+    /* A break condition on the line (data is NULL); may be NULL: ignored. */
+    void (*receive_break)(void *ctx, const uint8_t *data, size_t bytes);
 };
 
 struct char_ops {
