@@ -55,17 +55,29 @@ struct mutex {
 void mutex_init(struct mutex *m);
 void mutex_destroy(struct mutex *m);
 void mutex_lock(struct mutex *m);
+bool mutex_try_lock(struct mutex *m);
 void mutex_unlock(struct mutex *m);
 
 struct thread {
     pthread_t id;
 };
 
+/* The new thread has all signals blocked: they belong to who owns main(). */
 int thread_start(struct thread *t, const char *name, void *(*run)(void *), void *arg);
 void thread_join(struct thread *t);
 
 /* Sleeps while *word == value, at most timeout_ns (UINT64_MAX: for ever). */
 void host_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns);
 void host_futex_wake(_Atomic uint32_t *word, int count);
+
+/* What was stored before is visible to all before anything after is loaded:
+ * x86 lets a load pass an older store. */
+static inline void host_store_load_fence(void)
+{
+    __asm__ volatile("lock orl $0, (%%rsp)" ::: "memory", "cc");
+}
+
+/* Bytes nobody can guess; for what a guest may see, see vm_random. */
+uint64_t host_random(void);
 
 #endif

@@ -25,8 +25,8 @@ struct state_stream;
 struct clock {
     bool deterministic;
     uint64_t tsc_hz;      /* guest TSC frequency */
-    uint64_t host_base;   /* host TSC (or monotonic ns) at virtual time zero */
-    uint64_t paused_at;   /* virtual ns while stopped, else TIME_NEVER */
+    _Atomic uint64_t host_base; /* host TSC (or monotonic ns) at virtual time zero */
+    _Atomic uint64_t paused_at; /* virtual ns while stopped, else TIME_NEVER */
     bool uses_host_tsc;   /* invariant host TSC; else monotonic ns */
     /* Deterministic: virtual ns at the start of the running vCPU's turn, and
      * how many instructions it has retired since. */
@@ -34,13 +34,26 @@ struct clock {
     uint64_t (*turn_retired)(void *ctx);
     void *turn_ctx;
     uint64_t epoch_ns; /* wall clock (Unix, ns) at virtual time zero: for the RTC */
+    uint64_t host_hz;  /* of what host_base counts; differs from tsc_hz after a
+                        * machine was loaded that was saved on another host */
 };
+
+/* A clock that stands at virtual time zero. */
+void clock_init(struct clock *c, bool deterministic, uint64_t epoch_ns);
+/* Stop and go, with all vCPUs stopped. */
+void clock_pause(struct clock *c);
+void clock_resume(struct clock *c);
+/* Sets a stopped clock (loading a machine). */
+void clock_set(struct clock *c, uint64_t now_ns, uint64_t tsc_hz);
 
 /* Virtual nanoseconds. */
 uint64_t clock_now_ns(const struct clock *c);
 /* Guest TSC before any TSC_ADJUST: clock_now in units of tsc_hz. */
 uint64_t clock_tsc(const struct clock *c);
+/* The first virtual ns at which clock_tsc is at least tsc; TIME_NEVER if that
+ * is no time. */
 uint64_t clock_tsc_to_ns(const struct clock *c, uint64_t tsc);
+/* clock_tsc at virtual time ns. */
 uint64_t clock_ns_to_tsc(const struct clock *c, uint64_t ns);
 /* Ticks of a device that counts at hz, at virtual time ns; exact, no drift. */
 uint64_t clock_ticks(uint64_t ns, uint64_t hz);
@@ -59,8 +72,11 @@ struct timer {
 void timer_init(struct timer *t, struct vm *vm, void (*fire)(void *ctx), void *ctx);
 void timer_destroy(struct timer *t);
 /* Absolute virtual time; a time in the past fires at once (never inside this
- * call). Replaces an earlier deadline. */
+ * call). Replaces an earlier deadline. A periodic device arms the next time
+ * that is after now, or its catching up is all that the machine does. */
 void timer_arm(struct timer *t, uint64_t deadline_ns);
+/* With the machine's lock held the callback will not run any more; without it
+ * one that has begun may still. */
 void timer_cancel(struct timer *t);
 bool timer_is_armed(const struct timer *t);
 

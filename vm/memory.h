@@ -58,7 +58,9 @@ void ram_block_written(struct ram_block *block, uint64_t offset, uint64_t bytes)
  * offset is relative to the region's base. size is 1, 2, 4 or 8 and within
  * [min_size, max_size]; the bus splits and widens accesses so that callbacks
  * see only that, and offset is a multiple of size. Reads return the value in
- * the low size bytes.
+ * the low size bytes. Where an access is widened to min_size, a read is cut
+ * from the wider one, and a write has zeroes in the bytes it did not carry: a
+ * region whose registers are written in parts has a min_size of 1.
  */
 struct region_ops {
     uint64_t (*read)(void *ctx, uint64_t offset, unsigned size);
@@ -83,9 +85,12 @@ struct region {
     struct address_space *as;
     bool enabled;
     struct region *next;
+    unsigned sequence;             /* of equal priorities the last added hides the others */
+    const struct region *original; /* in the copies that views hold: whose copy it is */
 };
 
-/* One piece of a flattened view. */
+/* One piece of a flattened view. region is the view's own copy, which does not
+ * change while the view is read; region->original tells whose copy. */
 struct flat_range {
     uint64_t base;
     uint64_t last; /* inclusive */
@@ -97,6 +102,9 @@ struct flat_view {
     size_t count;
     struct flat_view *next_retired;
     uint64_t retired_at; /* generation, see memory.c */
+    size_t capacity;     /* ranges there is room for */
+    size_t copies_capacity;
+    struct region *copies; /* behind the ranges */
     struct flat_range range[];
 };
 
@@ -117,13 +125,16 @@ struct address_space {
     _Atomic(struct flat_view *) view;
     unsigned batch_depth;
     bool batch_dirty;
+    unsigned region_count, next_sequence;
+    struct flat_view *spare; /* the next view's memory, so that a change cannot fail */
 };
 
 void address_space_init(struct address_space *as, struct vm *vm, const char *name, bool is_memory);
 void address_space_destroy(struct address_space *as);
 
 /* Adds a region, enabled. The struct stays the caller's and must outlive its
- * stay; -EINVAL where it wraps or is empty, -ENOMEM. */
+ * stay; -EINVAL where it wraps or is empty, is no multiple of min_size, or is
+ * memory not in whole pages of its block; -ENOMEM. */
 int region_add(struct address_space *as, struct region *r);
 void region_remove(struct region *r);
 /* Any of them may change at once; the view is rebuilt once. */
@@ -138,7 +149,9 @@ void address_space_commit(struct address_space *as);
 void address_space_listen(struct address_space *as, struct view_listener *l);
 
 /* The range that holds addr, or NULL where nobody answers. The result lives
- * to the caller's next safepoint (vCPU) or until it releases the lock. */
+ * to the caller's next safepoint (vCPU; an as_* call that reaches a device is
+ * one) or until it releases the lock or changes a region. Host pointers into
+ * blocks outlive it: blocks stay as long as the machine. */
 const struct flat_range *address_space_find(struct address_space *as, uint64_t addr);
 
 /* ---- access by address ---- */

@@ -26,6 +26,7 @@ enum state_kind {
     STATE_KIND_BYTES,  /* size bytes as they are */
     STATE_KIND_TIMER,  /* struct timer: its deadline; re-armed on load */
     STATE_KIND_STRUCT, /* count structs of size bytes described by table */
+    STATE_KIND_BOOL,   /* a STATE_INT that is a bool: anything but 0 and 1 is refused */
 };
 
 struct state_table;
@@ -49,13 +50,16 @@ struct state_table {
     int (*after_load)(void *self, unsigned version);
 };
 
+#define STATE_INT_KIND(lvalue) _Generic((lvalue), bool: STATE_KIND_BOOL, default: STATE_KIND_INT)
 #define STATE_INT(type, member)                                                                    \
     {                                                                                              \
-        #member, STATE_KIND_INT, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL      \
+        #member, STATE_INT_KIND(((type *)0)->member), offsetof(type, member),                      \
+            sizeof(((type *)0)->member), 1, NULL                                                   \
     }
 #define STATE_INTS(type, member)                                                                   \
     {                                                                                              \
-        #member, STATE_KIND_INT, offsetof(type, member), sizeof(((type *)0)->member[0]),           \
+        #member, STATE_INT_KIND(((type *)0)->member[0]), offsetof(type, member),                   \
+            sizeof(((type *)0)->member[0]),                                                        \
             sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), NULL                     \
     }
 #define STATE_BYTES(type, member)                                                                  \
@@ -80,18 +84,27 @@ struct state_table {
         NULL, STATE_KIND_END, 0, 0, 0, NULL                                                        \
     }
 
-/* A growing buffer that is written, or a fixed one that is read. */
+struct state_hash;
+
+/* A growing buffer that is written, or a fixed one that is read: data and used
+ * set by the reader, all else zero. */
 struct state_stream {
     uint8_t *data;
     size_t used, capacity, position;
     bool failed; /* out of memory, or read past the end */
+    struct state_hash *hash; /* what is put goes here instead of into data */
 };
 
 void state_stream_free(struct state_stream *s);
 void state_put(struct state_stream *s, const void *data, size_t bytes);
 bool state_get(struct state_stream *s, void *data, size_t bytes);
 
-/* One section: header and fields. */
+/*
+ * One section: header and fields. A table's fields are only ever appended to
+ * (at its outermost level), with a new version; a section of an older version
+ * then leaves the newer fields as they are, for after_load to settle. A
+ * version from the future is refused.
+ */
 void state_save(struct state_stream *s, const struct state_table *table, const char *instance,
                 void *self);
 int state_load(struct state_stream *s, const struct state_table *table, const char *instance,
@@ -99,7 +112,9 @@ int state_load(struct state_stream *s, const struct state_table *table, const ch
 
 struct vm;
 
-/* Everything of a paused machine: clock, processors, devices, RAM. */
+/* Everything of a machine that is paused or not in vm_run: clock, processors,
+ * devices, RAM. The machine to load into has been built alike. After a load
+ * that failed it is good for reset and destroy only. */
 int vm_state_save(struct vm *vm, struct state_stream *s, struct error *err);
 int vm_state_load(struct vm *vm, struct state_stream *s, struct error *err);
 /* 128 bits over the same, without building it. */

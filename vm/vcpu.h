@@ -41,8 +41,10 @@ enum vcpu_exit {
 };
 
 struct vcpu_ops {
-    /* Runs guest code until an exit. budget: at most so many instructions
-     * (deterministic), or UINT64_MAX. Events are handled inside. */
+    /* Runs guest code until an exit: calls vcpu_enter first and vcpu_leave
+     * last. budget: at most so many instructions (deterministic), or
+     * UINT64_MAX. Events are handled inside: after vcpu_enter, and at block
+     * boundaries, where events is not 0, by vcpu_take_events. */
     enum vcpu_exit (*run)(struct vcpu *v, uint64_t budget);
     /* Instructions retired since reset; exact inside a device callback. */
     uint64_t (*retired)(struct vcpu *v);
@@ -53,6 +55,10 @@ struct vcpu_ops {
     /* Cached code made from [offset, offset+bytes) is stale. Runs on the
      * vCPU's own thread, at a safepoint. */
     void (*code_written)(struct vcpu *v, struct ram_block *block, uint64_t offset, uint64_t bytes);
+    /* What EVENT_REVOKE asks for, on the vCPU's own thread, possibly in the
+     * middle of an instruction: vcpu_enter calls it (and clears the event) for
+     * a processor that slept through a rendezvous, in vm_lock for example. */
+    void (*revoke)(struct vcpu *v);
 };
 
 struct vcpu_code_range {
@@ -76,6 +82,9 @@ struct vcpu {
     struct mutex code_lock;
     struct vcpu_code_range code_ranges[16];
     unsigned code_range_count; /* > 16: drop everything */
+    _Atomic uint64_t safepoints; /* how many it has passed by vcpu_take_events */
+    _Atomic uint64_t view_seen;  /* newest memory view acknowledged: memory.c */
+    bool reenter;                /* owner only: vm_lock left, vm_unlock enters */
 };
 
 /* Rings the doorbell; wakes it if it sleeps. Any thread. */
@@ -86,6 +95,15 @@ void vcpu_post(struct vcpu *v, uint32_t events);
  * vcpu_enter waits while another runs exclusively. They nest not. */
 void vcpu_enter(struct vcpu *v);
 void vcpu_leave(struct vcpu *v);
+/*
+ * A safepoint: clears and returns all pending events; the caller handles them
+ * before it runs guest code, and holds no host pointer and no flat_range here.
+ * For EVENT_PAUSE it leaves run() with VCPU_EXIT_EVENT; for EVENT_EXCLUSIVE it
+ * does that, or calls vcpu_leave and vcpu_enter. Called inside. Never clear
+ * bits of events by hand: those who wait in vcpu_rendezvous, and the memory
+ * views, are told here.
+ */
+uint32_t vcpu_take_events(struct vcpu *v);
 
 /* Delivers the queued stale-code ranges to ops->code_written (NULL block:
  * drop everything). Called on EVENT_CODE. */
@@ -97,12 +115,15 @@ void vcpu_code_written(struct vm *vm, struct vcpu *writer, struct ram_block *blo
                        uint64_t offset, uint64_t bytes);
 
 /* Posts events to all other vCPUs and returns when each has passed a
- * safepoint since (or is outside). self counts as outside meanwhile.
- * Called inside; returns inside. */
+ * safepoint since (or is outside). self counts as outside meanwhile, so this
+ * is a safepoint of its own, and so is vcpu_exclusive_begin: what was
+ * translated before is looked up again afterwards.
+ * Called inside, without the machine's lock; returns inside. */
 void vcpu_rendezvous(struct vcpu *self, uint32_t events);
 
-/* From begin to end no other vCPU is inside. Called inside. For split locks
- * and other things that no host instruction makes atomic. */
+/* From begin to end no other vCPU is inside. Called inside, without the
+ * machine's lock. For split locks and other things that no host instruction
+ * makes atomic. Device accesses are allowed in between; they nest not. */
 void vcpu_exclusive_begin(struct vcpu *self);
 void vcpu_exclusive_end(struct vcpu *self);
 

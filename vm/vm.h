@@ -39,6 +39,7 @@ enum vm_exit {
 
 struct vm_event_loop; /* fds and timerfd on the I/O thread: vm/loop.h */
 struct timer_queue;
+struct vm_run_state;
 
 struct vm {
     struct log *log;
@@ -75,6 +76,8 @@ struct vm {
     struct timer_queue *timers;
     struct vm_event_loop *loop;
     struct vm_run_state *run; /* vm.c's own */
+    struct flat_view *retired_views;   /* memory.c: replaced, perhaps still read */
+    _Atomic uint64_t view_generation;  /* counts replacements */
 };
 
 struct vm *vm_create(const struct vm_config *config, struct error *err);
@@ -98,10 +101,11 @@ int vm_run_until(struct vm *vm, uint64_t ns, enum vm_exit *exit, int *status, st
  * have stopped. */
 void vm_request_reset(struct vm *vm);
 void vm_request_poweroff(struct vm *vm, int status);
-void vm_stop(struct vm *vm);
+void vm_stop(struct vm *vm); /* safe in a signal handler */
 
 /* Stops and restarts all vCPUs (the clock too), from a thread that is none of
- * them. In a callback on the I/O thread as well. */
+ * them. In a callback on the I/O thread as well: the machine's lock is released
+ * while vm_pause waits. They nest. */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 
