@@ -1,0 +1,295 @@
+/*
+ * The table of options and the parser that reads it.
+ *
+ * Accepts --name value and --name=value; -- ends options. Of an option given
+ * twice the last counts, except for lists, which collect.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "cli/options.h"
+#include "vm/vm.h"
+
+#define FIELD(member) offsetof(struct cli_options, member)
+
+const struct cli_option cli_run_options[] = {
+    {"kernel", "FILE", CLI_STRING, FIELD(kernel), 0, 0, "a file",
+     "Linux bzImage (32- or 64-bit), ELF kernel with a PVH note, or\n"
+     "Multiboot kernel: told apart by looking at the file"},
+    {"initrd", "FILE", CLI_LIST, FIELD(initrd), 0, 0, "a file",
+     "initial RAM disk; of a Multiboot kernel a module, with its\n"
+     "command line after the first blank; may be repeated there"},
+    {"append", "TEXT", CLI_STRING, FIELD(append), 0, 0, "the kernel's command line",
+     "the kernel's command line"},
+    {"firmware", "FILE", CLI_STRING, FIELD(firmware), 0, 0, "bios or a file",
+     "boot through firmware: 'bios' is SeaBIOS from Debian's package,\n"
+     "else a ROM image that ends at 4 GiB"},
+    {"memory", "SIZE", CLI_SIZE, FIELD(memory_bytes), 1 * MiB, 1024 * GiB,
+     "a size from 1M to 1024G, such as 512M", "guest memory, with K, M or G (512M)"},
+    {"cpus", "N", CLI_NUMBER, FIELD(cpus), 1, VM_MAX_VCPUS, "a number from 1 to 64",
+     "processors (1)"},
+    {"cpu", "MODEL", CLI_STRING, FIELD(cpu), 0, 0, "a processor model",
+     "x86-64-v2, x86-64-v3 or max, with ,+feature or ,-feature after\n"
+     "it (max: all that this host and Vireo have)"},
+    {"engine", "NAME", CLI_STRING, FIELD(engine), 0, 0, "interp",
+     "what executes the guest: interp (interp)"},
+    {"serial", "WHERE", CLI_STRING, FIELD(serial), 0, 0, "stdio, none, file:PATH or socket:PATH",
+     "the first serial port: stdio, none, file:PATH, or socket:PATH, a\n"
+     "Unix socket to connect to (stdio; Ctrl-A x leaves, Ctrl-A h helps)"},
+    {"device", "NAME", CLI_LIST, FIELD(device), 0, 0, "a device",
+     "add a device, options after commas: debug-exit (port 0xF4 ends\n"
+     "Vireo with status (value<<1)|1) or testdev (for test suites of\n"
+     "hypervisors); may be repeated"},
+    {"no-reboot", NULL, CLI_FLAG, FIELD(no_reboot), 0, 0, NULL,
+     "end instead of starting again when the guest resets; status 3 and\n"
+     "a report after a triple fault"},
+    {"deterministic", NULL, CLI_FLAG, FIELD(deterministic), 0, 0, NULL,
+     "one thread, virtual time by instructions: the same run each time"},
+    {"seed", "N", CLI_NUMBER, FIELD(seed), 0, UINT64_MAX, "a number",
+     "of all that is random in a deterministic machine (1)"},
+    {"log", "AREA", CLI_LIST, FIELD(log), 0, 0, "AREA or AREA=LEVEL",
+     "log more or less: AREA or AREA=LEVEL, LEVEL being error, warn,\n"
+     "guest, info or debug; may be repeated; areas:"},
+};
+
+const size_t cli_run_option_count = ARRAY_SIZE(cli_run_options);
+
+bool cli_parse_number(const char *text, uint64_t *value)
+{
+    char *end;
+
+    /* strtoull takes signs and blanks, which no number here has. */
+    if (*text < '0' || *text > '9')
+        return false;
+    errno = 0;
+    /* Not base 0: "010" is ten. */
+    *value = strtoull(text, &end, text[0] == '0' && (text[1] | 0x20) == 'x' ? 16 : 10);
+    return errno == 0 && *end == '\0';
+}
+
+bool cli_parse_size(const char *text, uint64_t *bytes)
+{
+    static const char units[] = "KMGT";
+    size_t length = strlen(text);
+    char digits[32];
+    unsigned shift = 0;
+    const char *unit;
+
+    if (length == 0 || length >= sizeof digits)
+        return false;
+    memcpy(digits, text, length + 1);
+    /* 512M, 512m, 512MB and 512MiB are all the same to a person. */
+    if (length > 2 && !strcmp(digits + length - 2, "iB"))
+        digits[length -= 2] = '\0';
+    else if (length > 2 && digits[length - 1] == 'B' && digits[length - 2] > '9')
+        digits[length -= 1] = '\0';
+    unit = strchr(units, digits[length - 1] & ~0x20);
+    if (unit && *unit) {
+        shift = 10 * (unsigned)(unit - units + 1);
+        digits[length - 1] = '\0';
+    }
+    if (!cli_parse_number(digits, bytes) || *bytes > UINT64_MAX >> shift)
+        return false;
+    *bytes <<= shift;
+    return true;
+}
+
+static int set_value(struct cli_options *o, const struct cli_option *spec, const char *value,
+                     struct error *err)
+{
+    void *field = (char *)o + spec->offset;
+    struct cli_list *list = field;
+    uint64_t number;
+    bool ok;
+
+    switch (spec->kind) {
+    case CLI_FLAG:
+        *(bool *)field = true;
+        return 0;
+    case CLI_STRING:
+        *(const char **)field = value;
+        return 0;
+    case CLI_SIZE:
+    case CLI_NUMBER:
+        ok = spec->kind == CLI_SIZE ? cli_parse_size(value, &number)
+                                    : cli_parse_number(value, &number);
+        if (!ok || number < spec->min || number > spec->max)
+            return error_set(err, -EINVAL, "--%s %s: give %s", spec->name, value, spec->what);
+        *(uint64_t *)field = number;
+        return 0;
+    case CLI_LIST:
+        if (list->count == CLI_LIST_MAX)
+            return error_set(err, -E2BIG, "--%s is given more than %u times: leave some out",
+                             spec->name, CLI_LIST_MAX);
+        list->item[list->count++] = value;
+        return 0;
+    }
+    return 0;
+}
+
+static const struct cli_option *find_option(const char *name, size_t length)
+{
+    size_t i;
+
+    for (i = 0; i < cli_run_option_count; i++) {
+        const char *known = cli_run_options[i].name;
+
+        if (strlen(known) == length && !memcmp(known, name, length))
+            return &cli_run_options[i];
+    }
+    return NULL;
+}
+
+/* How alike two names are: single-letter edits, for short words. */
+static unsigned distance(const char *a, size_t a_length, const char *b)
+{
+    enum { LONGEST = 32 };
+    size_t b_length = strlen(b), i, j;
+    unsigned row[LONGEST + 1];
+
+    if (a_length > LONGEST || b_length > LONGEST)
+        return LONGEST;
+    for (j = 0; j <= b_length; j++)
+        row[j] = (unsigned)j;
+    for (i = 1; i <= a_length; i++) {
+        unsigned diagonal = row[0];
+
+        row[0] = (unsigned)i;
+        for (j = 1; j <= b_length; j++) {
+            unsigned substitute = diagonal + (a[i - 1] != b[j - 1]);
+
+            diagonal = row[j];
+            row[j] = MIN(substitute, MIN(row[j], row[j - 1]) + 1);
+        }
+    }
+    return row[b_length];
+}
+
+static int unknown_option(const char *argument, struct error *err)
+{
+    const char *name = argument + strspn(argument, "-");
+    size_t length = strcspn(name, "="), i, best = 0;
+    unsigned best_distance = 3;
+
+    for (i = 0; i < cli_run_option_count; i++) {
+        unsigned d = distance(name, length, cli_run_options[i].name);
+
+        if (d < best_distance) {
+            best_distance = d;
+            best = i;
+        }
+    }
+    if (best_distance < 3)
+        return error_set(err, -EINVAL, "unknown option %.*s: did you mean --%s?",
+                         (int)MIN(strcspn(argument, "="), 64u), argument,
+                         cli_run_options[best].name);
+    return error_set(err, -EINVAL, "unknown option %.64s: see vireo run --help", argument);
+}
+
+static int parse_run(struct cli_options *o, int argc, char **argv, struct error *err)
+{
+    int i, r;
+
+    for (i = 0; i < argc; i++) {
+        const char *argument = argv[i];
+        const struct cli_option *spec;
+        const char *value = NULL;
+        size_t length;
+
+        if (!strcmp(argument, "--help") || !strcmp(argument, "-h")) {
+            o->command = CLI_HELP_RUN;
+            return 0;
+        }
+        if (argument[0] != '-' || argument[1] == '\0')
+            return error_set(err, -EINVAL,
+                             "'%.64s' is no option: a kernel is given with --kernel FILE, "
+                             "see vireo run --help",
+                             argument);
+        if (strncmp(argument, "--", 2))
+            return unknown_option(argument, err);
+        length = strcspn(argument + 2, "=");
+        spec = find_option(argument + 2, length);
+        if (!spec)
+            return unknown_option(argument, err);
+        if (argument[2 + length] == '=')
+            value = argument + 2 + length + 1;
+        if (spec->kind == CLI_FLAG && value)
+            return error_set(err, -EINVAL, "--%s takes no value: leave out '=%.64s'", spec->name,
+                             value);
+        if (spec->kind != CLI_FLAG && !value) {
+            if (i + 1 == argc)
+                return error_set(err, -EINVAL, "--%s needs a value: give %s", spec->name,
+                                 spec->what);
+            value = argv[++i];
+        }
+        r = set_value(o, spec, value, err);
+        if (r < 0)
+            return r;
+        if (spec->offset == FIELD(seed))
+            o->seed_given = true;
+    }
+    return 0;
+}
+
+/* What no single option can tell. */
+static int check_run(const struct cli_options *o, struct error *err)
+{
+    if (!o->kernel && !o->firmware)
+        return error_set(err, -EINVAL,
+                         "nothing to start: give --kernel FILE or --firmware bios, "
+                         "see vireo run --help");
+    if (o->kernel && o->firmware)
+        return error_set(err, -EINVAL,
+                         "--kernel and --firmware exclude each other: leave one of them out");
+    if (o->initrd.count && !o->kernel)
+        return error_set(err, -EINVAL, "--initrd needs a kernel: give --kernel FILE too");
+    if (o->append && !o->kernel)
+        return error_set(err, -EINVAL, "--append needs a kernel: give --kernel FILE too");
+    if (o->seed_given && !o->deterministic)
+        return error_set(err, -EINVAL,
+                         "--seed is for deterministic machines: give --deterministic too");
+    return 0;
+}
+
+int cli_parse(struct cli_options *o, int argc, char **argv, struct error *err)
+{
+    const char *command;
+    int r;
+
+    memset(o, 0, sizeof *o);
+    o->memory_bytes = 512 * MiB;
+    o->cpus = 1;
+    o->engine = "interp";
+    o->serial = "stdio";
+    o->seed = 1;
+
+    if (argc < 2)
+        return error_set(err, -EINVAL, "no command: try vireo run --kernel FILE, or vireo --help");
+    command = argv[1];
+    if (!strcmp(command, "--help") || !strcmp(command, "-h") || !strcmp(command, "help")) {
+        o->command = CLI_HELP;
+        return 0;
+    }
+    if (!strcmp(command, "--version") || !strcmp(command, "-V")) {
+        o->command = CLI_VERSION;
+        return 0;
+    }
+    if (!strcmp(command, "doctor")) {
+        o->command = CLI_DOCTOR;
+        if (argc > 2 && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h")))
+            o->command = CLI_HELP_DOCTOR;
+        else if (argc > 2)
+            return error_set(err, -EINVAL, "doctor takes no '%.64s': run vireo doctor alone",
+                             argv[2]);
+        return 0;
+    }
+    if (strcmp(command, "run"))
+        return error_set(err, -EINVAL, "unknown %s '%.64s': use run or doctor, see vireo --help",
+                         command[0] == '-' ? "option" : "command", command);
+    o->command = CLI_RUN;
+    r = parse_run(o, argc - 2, argv + 2, err);
+    if (r < 0 || o->command != CLI_RUN)
+        return r;
+    return check_run(o, err);
+}
