@@ -278,6 +278,8 @@ struct x86_cpu {
 
     struct x86_xsave x; /* current vector, x87 and PKRU values */
     uint64_t xinuse;    /* components not in their initial configuration */
+
+    uint64_t pending_db; /* DR6 bits of traps that #DB has still to report: debug.h */
 };
 
 /* ---- small accessors ---- */

@@ -84,6 +84,9 @@ struct x86_vcpu {
      * (int64_t)(ea + size - 1) <= seg_read_last[seg] (or write). -1: never. */
     int64_t seg_read_last[X86_SEG_COUNT];
     int64_t seg_write_last[X86_SEG_COUNT];
+    /* A near target is good when rip + code_bias <= code_span: CS limit, or
+     * canonical in 64-bit mode. */
+    uint64_t code_bias, code_span;
     uint32_t mode;         /* key of decoded code: enum x86_mode in decode.h */
     uint8_t gate_blocked;  /* enum x86_gate */
     uint8_t slow;          /* one instruction at a time: TF, shadow, breakpoints */
@@ -96,7 +99,7 @@ struct x86_vcpu {
     jmp_buf unwind;             /* a fault leaves the instruction through here */
     bool in_insn;               /* unwind is valid */
     uint64_t budget_end;        /* icount at which run() has to return */
-    uint64_t rep_extra;         /* retired REP iterations of the current insn */
+    bool recheck;               /* an interrupt waits for IF or a shadow to end */
     /* The fault that x86_raise unwound with, delivered by the loop. */
     uint8_t fault_vector;
     bool fault_has_error;
@@ -104,6 +107,8 @@ struct x86_vcpu {
 
     struct x86_fault_record faults[3]; /* first, second, third */
     unsigned fault_depth; /* how many of them are in delivery */
+    bool step_trap;       /* the running instruction ends in a single-step trap: debug.h */
+    uint64_t delivery_error; /* EXT bit of the event in delivery: fault.c */
 
     struct vcpu vcpu; /* the machine's view of this processor */
     struct vm *vm;
