@@ -95,10 +95,15 @@ static inline uint64_t x86_cur_rip(const struct x86_vcpu *c)
 
 /* ---- registers ---- */
 
+/* The register file is seen in all widths: these types may alias it. */
+typedef uint16_t __attribute__((may_alias)) x86_alias16;
+typedef uint32_t __attribute__((may_alias)) x86_alias32;
+typedef uint64_t __attribute__((may_alias)) x86_alias64;
+
 #define X86_REG8(c, off) (*(uint8_t *)((char *)(c)->s.reg + (off)))
-#define X86_REG16(c, off) (*(uint16_t *)((char *)(c)->s.reg + (off)))
-#define X86_REG32(c, off) (*(uint32_t *)((char *)(c)->s.reg + (off)))
-#define X86_REG64(c, off) (*(uint64_t *)((char *)(c)->s.reg + (off)))
+#define X86_REG16(c, off) (*(x86_alias16 *)((char *)(c)->s.reg + (off)))
+#define X86_REG32(c, off) (*(x86_alias32 *)((char *)(c)->s.reg + (off)))
+#define X86_REG64(c, off) (*(x86_alias64 *)((char *)(c)->s.reg + (off)))
 
 static inline uint64_t x86_reg_get(const struct x86_vcpu *c, unsigned off, unsigned size)
 {
@@ -109,7 +114,7 @@ static inline uint64_t x86_reg_get(const struct x86_vcpu *c, unsigned off, unsig
 static inline void x86_reg_set(struct x86_vcpu *c, unsigned off, unsigned size, uint64_t v)
 {
     if (size >= 4)
-        *(uint64_t *)((char *)c->s.reg + off) = size == 4 ? (uint32_t)v : v;
+        X86_REG64(c, off) = size == 4 ? (uint32_t)v : v;
     else
         le_put((char *)c->s.reg + off, v, size);
 }

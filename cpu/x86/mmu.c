@@ -86,27 +86,13 @@ static void tlb_flush(struct tlb *t, bool keep_global)
 {
     unsigned kept = 0;
 
-    if (t->filled_count <= TLB_ENTRIES - 1) {
-        for (unsigned n = 0; n < t->filled_count; n++) {
-            uint16_t index = t->filled[n];
-            struct tlb_entry *e = &t->entry[index];
-            if (keep_global && (e->flags & TLBE_GLOBAL))
-                t->filled[kept++] = index;
-            else
-                tlb_clear_entry(e);
-        }
-    } else {
-        for (unsigned n = 0; n < TLB_ENTRIES; n++) {
-            struct tlb_entry *e = &t->entry[n];
-            if (!(e->flags & TLBE_FILLED))
-                continue;
-            if (keep_global && (e->flags & TLBE_GLOBAL)) {
-                if (kept < TLB_ENTRIES)
-                    t->filled[kept++] = (uint16_t)n;
-            } else {
-                tlb_clear_entry(e);
-            }
-        }
+    for (unsigned n = 0; n < t->filled_count; n++) {
+        uint16_t index = t->filled[n];
+        struct tlb_entry *e = &t->entry[index];
+        if (keep_global && (e->flags & TLBE_GLOBAL))
+            t->filled[kept++] = index;
+        else
+            tlb_clear_entry(e);
     }
     t->filled_count = kept;
     if (!keep_global || !kept)
@@ -203,10 +189,8 @@ void x86_tlb_revoke_writes(struct x86_vcpu *c)
     for (unsigned s = 0; s < TLB_PCID_SLOTS; s++) {
         for (unsigned k = 0; k < TLB_CLASSES; k++) {
             struct tlb *t = &c->mmu->slot[s].tlb[k];
-            bool all = t->filled_count > TLB_ENTRIES - 1;
-            unsigned count = all ? TLB_ENTRIES : t->filled_count;
-            for (unsigned n = 0; n < count; n++) {
-                struct tlb_entry *e = &t->entry[all ? n : t->filled[n]];
+            for (unsigned n = 0; n < t->filled_count; n++) {
+                struct tlb_entry *e = &t->entry[t->filled[n]];
                 if (e->write != NO_PAGE) {
                     const void *host = (const void *)(e->write + e->addend);
                     struct ram_block *block;
@@ -685,10 +669,8 @@ static uint8_t *tlb_fill(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
             return NULL;
     }
 
-    if (!(e->flags & TLBE_FILLED)) {
-        if (t->filled_count < TLB_ENTRIES)
-            t->filled[t->filled_count++] = (uint16_t)index;
-    }
+    if (!(e->flags & TLBE_FILLED))
+        t->filled[t->filled_count++] = (uint16_t)index;
     e->flags = (gva & PAGE_MASK) | TLBE_FILLED | (w.global ? TLBE_GLOBAL : 0);
     e->addend = (uint64_t)host - (gva & PAGE_MASK);
     e->read = gva & PAGE_MASK;

@@ -18,8 +18,8 @@
 
 struct tlb {
     struct tlb_entry entry[TLB_ENTRIES];
-    /* Which entries were filled since the last flush, so that a flush costs
-     * what was filled; more than that: all. */
+    /* Which entries were filled since the last flush, each once, so that a
+     * flush costs what was filled. */
     uint16_t filled[TLB_ENTRIES];
     unsigned filled_count;
     /* Large pages whose fragments are here: [large_base, +~large_mask]. */
@@ -101,6 +101,19 @@ X86_WRITE_FN(8, 1)
 X86_WRITE_FN(16, 2)
 X86_WRITE_FN(32, 4)
 X86_WRITE_FN(64, 8)
+
+/* The host address for a read-modify-write at full speed, or NULL: then
+ * x86_probe_write, x86_read and x86_write do it. */
+static inline void *x86_rmw_fast(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes)
+{
+    uint64_t lin = ea + c->seg_base[seg];
+    const struct tlb_entry *e = tlb_slot(c, lin);
+
+    if (likely((int64_t)(ea + (bytes - 1)) <= c->seg_write_last[seg] &&
+               ((lin + (bytes - 1)) & PAGE_MASK) == e->write))
+        return (void *)(lin + e->addend);
+    return NULL;
+}
 
 static inline uint64_t x86_read(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned size)
 {
