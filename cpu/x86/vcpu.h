@@ -99,6 +99,7 @@ struct x86_vcpu {
     jmp_buf unwind;             /* a fault leaves the instruction through here */
     bool in_insn;               /* unwind is valid */
     uint64_t budget_end;        /* icount at which run() has to return */
+    bool exclusive;             /* runs alone: ended by the loop if it faults */
     bool recheck;               /* an interrupt waits for IF or a shadow to end */
     /* The fault that x86_raise unwound with, delivered by the loop. */
     uint8_t fault_vector;

@@ -122,6 +122,19 @@ static inline void stack_drop(struct x86_vcpu *c, unsigned size)
     stack_set(c, c->s.reg[X86_RSP] + size);
 }
 
+/* Alone among the processors; a fault meanwhile ends it, see the loop. */
+static inline void x86_exclusive_begin(struct x86_vcpu *c)
+{
+    vcpu_exclusive_begin(&c->vcpu);
+    c->exclusive = true;
+}
+
+static inline void x86_exclusive_end(struct x86_vcpu *c)
+{
+    c->exclusive = false;
+    vcpu_exclusive_end(&c->vcpu);
+}
+
 /* Forms of two-operand instructions. */
 enum form { FORM_RR, FORM_RM, FORM_MR, FORM_RI, FORM_MI, FORM_R, FORM_M, FORM_NONE };
 
