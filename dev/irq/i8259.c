@@ -351,7 +351,6 @@ static unsigned i8259_chip_index(const struct i8259 *pic, const struct i8259_chi
     return (unsigned)(c - pic->chip);
 }
 
-
 static void i8259_chip_write(struct i8259 *pic, struct i8259_chip *c, uint64_t offset, uint8_t v)
 {
     vlog(pic->vm->log, IRQ, DEBUG, "8259 %u: port %u <- %02XH", i8259_chip_index(pic, c),
