@@ -1,0 +1,232 @@
+/*
+ * `vireo run`: options to a machine, the machine to its end, its end to an
+ * exit status.
+ *
+ * Threading: everything here runs on the main thread, except the hooks of the
+ * terminal (its signal thread), the sink of the log (any thread) and the
+ * report of a triple fault (with the processors stopped).
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "backend/char/char.h"
+#include "board/pc.h"
+#include "cli/run.h"
+#include "cli/terminal.h"
+#include "cpu/x86/vcpu.h"
+#include "debug/report.h"
+#include "vm/vm.h"
+
+static const struct x86_engine_ops *const engines[] = {&interp_engine};
+
+struct run {
+    const struct cli_options *options;
+    struct terminal *terminal;
+    struct log log;
+    struct vm *vm;
+    struct char_backend *serial;
+};
+
+/* One line on standard error, in one write. A raw terminal does not return
+ * the carriage by itself. */
+static void print_line(struct run *r, const char *prefix, const char *text)
+{
+    bool raw = terminal_is_raw(r->terminal) && isatty(STDERR_FILENO);
+
+    fprintf(stderr, "%s%s%s", prefix, text, raw ? "\r\n" : "\n");
+}
+
+static void log_sink(void *ctx, enum log_area area, enum log_level level, const char *line)
+{
+    char prefix[64];
+
+    snprintf(prefix, sizeof prefix, "vireo: %s %s: ", log_area_name(area), log_level_name(level));
+    print_line(ctx, prefix, line);
+}
+
+static void report_line(void *ctx, const char *text)
+{
+    print_line(ctx, "vireo: ", text);
+}
+
+static void on_shutdown(void *ctx, struct x86_vcpu *cpu)
+{
+    struct run *r = ctx;
+
+    if (r->options->no_reboot)
+        report_triple_fault(cpu, report_line, r);
+    else
+        vlog(&r->log, CPU, WARN,
+             "processor %u: triple fault at RIP %llx: reset (--no-reboot stops with a report)",
+             cpu->vcpu.index, (unsigned long long)cpu->s.reg[X86_RIP]);
+}
+
+/* ---- from options to parts ---- */
+
+static const struct x86_engine_ops *find_engine(const char *name, struct error *err)
+{
+    size_t i;
+
+    for (i = 0; i < ARRAY_SIZE(engines); i++) {
+        if (!strcmp(engines[i]->name, name))
+            return engines[i];
+    }
+    error_set(err, -EINVAL, "unknown engine '%.64s': use --engine interp", name);
+    return NULL;
+}
+
+static int configure_log(struct run *r, struct error *err)
+{
+    unsigned i;
+
+    log_init(&r->log, log_sink, r);
+    for (i = 0; i < r->options->log.count; i++) {
+        if (log_configure(&r->log, r->options->log.item[i]) < 0)
+            return error_set(err, -EINVAL,
+                             "--log %.64s: no such area or level, see vireo run --help",
+                             r->options->log.item[i]);
+    }
+    return 0;
+}
+
+/* Ctrl-A x. */
+static void quit(void *ctx)
+{
+    struct run *r = ctx;
+
+    vm_stop(r->vm);
+}
+
+static struct char_backend *create_serial(struct run *r, struct error *err)
+{
+    const char *where = r->options->serial;
+
+    if (!strcmp(where, "stdio"))
+        /* What comes from a file or a program is passed on as it is. */
+        return char_fd_create(r->vm, STDIN_FILENO, STDOUT_FILENO, isatty(STDIN_FILENO), quit, r,
+                              err);
+    if (!strcmp(where, "none"))
+        return char_null_create(r->vm, err);
+    if (!strncmp(where, "file:", 5) && where[5])
+        return char_file_create(r->vm, where + 5, err);
+    if (!strncmp(where, "socket:", 7) && where[7])
+        return char_socket_create(r->vm, where + 7, err);
+    error_set(err, -EINVAL, "--serial %.64s: use stdio, none, file:PATH or socket:PATH", where);
+    return NULL;
+}
+
+static int create_board(struct run *r, struct error *err)
+{
+    const struct cli_options *o = r->options;
+    struct pc_config config = {
+        .memory_bytes = o->memory_bytes,
+        .cpus = (unsigned)o->cpus,
+        .cpu = o->cpu,
+        .com = {r->serial},
+        .firmware = o->firmware,
+        .kernel = o->kernel,
+        .append = o->append,
+        .on_shutdown = on_shutdown,
+        .on_shutdown_ctx = r,
+    };
+    struct pc *pc;
+    unsigned i;
+
+    config.engine = find_engine(o->engine, err);
+    if (!config.engine)
+        return -EINVAL;
+    for (i = 0; i < o->initrd.count && i < PC_MAX_INITRDS; i++)
+        config.initrd[config.initrd_count++] = o->initrd.item[i];
+    for (i = 0; i < o->device.count && i < PC_MAX_DEVICES; i++)
+        config.devices[config.device_count++] = o->device.item[i];
+    return pc_create(r->vm, &config, &pc, err);
+}
+
+/* ---- signals ---- */
+
+static void hook_stop(void *ctx)
+{
+    struct run *r = ctx;
+
+    vm_stop(r->vm);
+}
+
+static void hook_pause(void *ctx)
+{
+    struct run *r = ctx;
+
+    vm_pause(r->vm);
+}
+
+static void hook_resume(void *ctx)
+{
+    struct run *r = ctx;
+
+    vm_resume(r->vm);
+}
+
+/* ---- the machine's life ---- */
+
+static int exit_status(enum vm_exit exit, int guest_status)
+{
+    switch (exit) {
+    case VM_EXIT_POWEROFF:
+        return guest_status;
+    case VM_EXIT_TRIPLE_FAULT:
+        return CLI_TRIPLE_FAULT;
+    case VM_EXIT_RESET:
+    case VM_EXIT_STOPPED:
+    case VM_EXIT_LIMIT:
+        break;
+    }
+    return CLI_OK;
+}
+
+static int run_machine(struct run *r, struct error *err)
+{
+    const struct terminal_hooks hooks = {hook_stop, hook_pause, hook_resume, r};
+    bool stdio = !strcmp(r->options->serial, "stdio");
+    enum vm_exit exit = VM_EXIT_STOPPED;
+    int guest_status = 0, code;
+
+    terminal_run(r->terminal, &hooks, stdio);
+    code = vm_run(r->vm, &exit, &guest_status, err);
+    terminal_leave(r->terminal);
+    return code < 0 ? CLI_ERROR : exit_status(exit, guest_status);
+}
+
+int cli_run(const struct cli_options *o, int *by_signal, struct error *err)
+{
+    struct vm_config config = {.deterministic = o->deterministic, .seed = o->seed};
+    struct run r = {.options = o};
+    int status = CLI_ERROR;
+
+    *by_signal = 0;
+    /* Before any thread, so that all of them have its signal mask. */
+    r.terminal = terminal_start(err);
+    if (!r.terminal)
+        return CLI_ERROR;
+    if (configure_log(&r, err) < 0)
+        goto finish;
+    config.log = &r.log;
+    r.vm = vm_create(&config, err);
+    if (!r.vm)
+        goto finish;
+    r.vm->no_reboot = o->no_reboot;
+    r.serial = create_serial(&r, err);
+    if (!r.serial)
+        goto destroy_vm;
+    if (create_board(&r, err) < 0)
+        goto destroy_serial;
+    status = run_machine(&r, err);
+
+destroy_serial:
+    /* It still needs the machine's loop and log. */
+    char_destroy(r.serial);
+destroy_vm:
+    vm_destroy(r.vm);
+finish:
+    *by_signal = terminal_finish(r.terminal);
+    return status;
+}
