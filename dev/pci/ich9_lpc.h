@@ -26,6 +26,12 @@ struct ich9_lpc;
 struct ich9_lpc *ich9_lpc_create(struct vm *vm, struct pci_bus *bus,
                                  const struct ich9_lpc_config *config, struct error *err);
 struct acpi_pm *ich9_lpc_pm(struct ich9_lpc *lpc);
+/* Which PIRQ (0: A ... 7: H) a function's pin (0: INTA#) reaches. Devices 1-24
+ * are swizzled over PIRQE-H: E + (device + pin) % 4; devices 25-29 and 31 go
+ * where their DxxIR registers say (at reset INTA# to PIRQA and so on), device
+ * 30's INTA#-INTD# to PIRQE-H. PIRQ n drives IOAPIC input 16 + n, and the 8259
+ * input that PIRQn_ROUT names. For _PRT. */
+unsigned ich9_lpc_pirq(const struct ich9_lpc *lpc, uint8_t devfn, unsigned pin);
 /* The GSI that SCI is on now (ACPI_CNTL): for the MADT and FADT. */
 unsigned ich9_lpc_sci_gsi(const struct ich9_lpc *lpc);
 
