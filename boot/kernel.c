@@ -37,51 +37,34 @@ static int unknown_format(const struct image *i, struct error *err)
                      "kernel or an ELF file with a PVH note", i->name);
 }
 
-static int module_open(struct boot_kernel *k, const char *spec, size_t length, const char *what,
-                       bool arguments, struct error *err)
+static int module_open(struct boot_kernel *k, const char *spec, struct error *err)
 {
+    bool list = k->loader->module_list;
     struct boot_module *m;
     char *path;
     int ret;
 
     if (k->module_count == BOOT_MAX_MODULES)
-        return error_set(err, -E2BIG, "more than %d modules", BOOT_MAX_MODULES);
-    path = strndup(spec, length);
+        return error_set(err, -E2BIG, "more than %d modules (--initrd)", BOOT_MAX_MODULES);
+    if (k->module_count && !list)
+        return error_set(err, -E2BIG, "a %s kernel takes one --initrd; join them (cat)",
+                         k->loader->name);
+    path = strdup(spec);
     if (!path)
         return error_set(err, -ENOMEM, "out of memory");
-    m = &k->module[k->module_count];
-    if (arguments) {
-        m->arguments = strdup(path);
-        if (!m->arguments) {
-            free(path);
-            return error_set(err, -ENOMEM, "out of memory");
-        }
+    if (list)
         path[strcspn(path, " ")] = '\0';
-    }
-    ret = image_open(&m->image, path, what, err);
-    if (ret) {
-        free(m->arguments);
-        m->arguments = NULL;
-    } else {
-        k->module_count++;
-    }
+    m = &k->module[k->module_count];
+    ret = image_open(&m->image, path, list ? "module" : "initrd", err);
     free(path);
-    return ret;
-}
-
-static int modules_open(struct boot_kernel *k, const char *initrd, struct error *err)
-{
-    if (!k->loader->module_list)
-        return module_open(k, initrd, strlen(initrd), "initrd", false, err);
-    while (*initrd) {
-        size_t length = strcspn(initrd, ",");
-        int ret = module_open(k, initrd, length, "module", true, err);
-
-        if (ret)
-            return ret;
-        initrd += length;
-        initrd += *initrd == ',';
+    if (ret)
+        return ret;
+    m->arguments = strdup(spec);
+    if (!m->arguments) {
+        image_close(&m->image);
+        return error_set(err, -ENOMEM, "out of memory");
     }
+    k->module_count++;
     return 0;
 }
 
@@ -113,8 +96,8 @@ int boot_kernel_open(const struct boot_kernel_config *config, struct boot_kernel
         ret = unknown_format(&k->image, err);
         goto fail;
     }
-    if (config->initrd) {
-        ret = modules_open(k, config->initrd, err);
+    for (unsigned n = 0; n < config->initrd_count; n++) {
+        ret = module_open(k, config->initrd[n], err);
         if (ret)
             goto fail;
     }

@@ -25,9 +25,9 @@ struct boot_kernel;
 
 struct boot_kernel_config {
     const char *kernel; /* path */
-    /* Path or NULL. Multiboot: a list "FILE[ ARGUMENTS][,FILE[ ARGUMENTS]]...",
-     * each a module. */
-    const char *initrd;
+    /* One path; of a Multiboot kernel any number of modules, "FILE[ ARGUMENTS]". */
+    const char *const *initrd;
+    unsigned initrd_count;
     const char *append; /* command line or NULL */
 };
 

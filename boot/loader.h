@@ -36,12 +36,12 @@ struct boot_loader {
      * be kept but what is in struct boot_kernel. */
     int (*probe)(struct boot_kernel *k, struct error *err);
     int (*load)(struct boot_kernel *k, struct boot_target *t, struct error *err);
-    bool module_list; /* initrd is a list of modules */
+    bool module_list; /* takes any number of modules, with arguments */
 };
 
 struct boot_module {
     struct image image;
-    char *arguments; /* "FILE ARGUMENTS" as the user gave it; NULL without */
+    char *arguments; /* "FILE ARGUMENTS" as the user gave it */
 };
 
 struct boot_kernel {

@@ -243,7 +243,7 @@ static int put_modules(struct boot_kernel *k, struct boot_target *t, uint64_t ke
 
         list[n].start = (uint32_t)base[n];
         list[n].end = (uint32_t)(base[n] + m->image.bytes);
-        ret = put_string(t, m->arguments ? m->arguments : m->image.name, "", &list[n].string, err);
+        ret = put_string(t, m->arguments, "", &list[n].string, err);
         if (ret)
             return ret;
     }

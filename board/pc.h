@@ -1,0 +1,71 @@
+/*
+ * The board "pc": a computer compatible with Intel's Q35 and ICH9, because
+ * firmware and every operating system know it.
+ *
+ * pc_create() builds a whole machine into a struct vm in one linear function
+ * (pc.c opens with the picture). The vm owns the board and everything on it;
+ * vm_destroy() takes it all down.
+ * Threading: pc_create before the machine runs; the rest with the machine's
+ * lock held.
+ */
+#ifndef BOARD_PC_H
+#define BOARD_PC_H
+
+#include "backend/char/char.h"
+#include "base/error.h"
+#include "vm/vm.h"
+
+struct acpi_pm;
+struct pc;
+struct pci_bus;
+struct ps2_keyboard;
+struct x86_engine_ops;
+struct x86_vcpu;
+
+#define PC_COM_PORTS 4
+#define PC_MAX_DEVICES 32
+#define PC_MAX_INITRDS 32
+#define PC_MIN_MEMORY (2 * MiB)
+#define PC_MAX_MEMORY (64 * GiB) /* below what 39 address bits reach */
+
+struct pc_config {
+    uint64_t memory_bytes; /* a multiple of 1 MiB */
+    unsigned cpus;
+    const struct x86_engine_ops *engine;
+    const char *cpu; /* MODEL[,+feature,-feature]...; NULL: "max" */
+
+    /* COM1 to COM4. COM1 is always there, the others if they have a back end.
+     * The caller destroys the back ends after the vm. */
+    struct char_backend *com[PC_COM_PORTS];
+    struct char_backend *debug; /* ports 402H and E9H, beside the log; or NULL */
+
+    /* Either a firmware ("bios" or a path), or a kernel. */
+    const char *firmware;
+    const char *kernel;
+    const char *initrd[PC_MAX_INITRDS]; /* more than one: Multiboot modules, "FILE[ ARGUMENTS]" */
+    unsigned initrd_count;
+    const char *append; /* or NULL */
+
+    /* "debug-exit[,port=P,size=N]", "testdev". */
+    const char *devices[PC_MAX_DEVICES];
+    unsigned device_count;
+
+    /* A processor shut down: called before the reset, with all registers
+     * still there. Or NULL. */
+    void (*on_shutdown)(void *ctx, struct x86_vcpu *cpu);
+    void *on_shutdown_ctx;
+};
+
+/* Every failure leaves one line in err; the vm can then only be destroyed. */
+int pc_create(struct vm *vm, const struct pc_config *config, struct pc **pc, struct error *err);
+
+/* Is this a --device that the board can make? For the command line's checks. */
+int pc_device_check(const char *spec, struct error *err);
+
+struct x86_vcpu *pc_cpu(struct pc *pc, unsigned index);
+struct pci_bus *pc_pci_bus(struct pc *pc);
+struct ps2_keyboard *pc_keyboard(struct pc *pc);
+/* The user pressed the power button. */
+void pc_power_button(struct pc *pc);
+
+#endif
