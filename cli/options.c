@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "board/pc.h"
 #include "cli/options.h"
 #include "vm/vm.h"
 
@@ -25,8 +26,8 @@ const struct cli_option cli_run_options[] = {
     {"firmware", "FILE", CLI_STRING, FIELD(firmware), 0, 0, "bios or a file",
      "boot through firmware: 'bios' is SeaBIOS from Debian's package,\n"
      "else a ROM image that ends at 4 GiB"},
-    {"memory", "SIZE", CLI_SIZE, FIELD(memory_bytes), 1 * MiB, 1024 * GiB,
-     "a size from 1M to 1024G, such as 512M", "guest memory, with K, M or G (512M)"},
+    {"memory", "SIZE", CLI_SIZE, FIELD(memory_bytes), PC_MIN_MEMORY, PC_MAX_MEMORY,
+     "a size from 2M to 64G, such as 512M", "guest memory, with K, M or G (512M)"},
     {"cpus", "N", CLI_NUMBER, FIELD(cpus), 1, VM_MAX_VCPUS, "a number from 1 to 64",
      "processors (1)"},
     {"cpu", "MODEL", CLI_STRING, FIELD(cpu), 0, 0, "a processor model",
