@@ -13,6 +13,12 @@
 
 struct x86_vcpu;
 
+/* The core crystal clock of leaf 15H, which the local APIC's timer counts. */
+#define X86_CRYSTAL_HZ 25000000u
+
+/* The microcode update revision that IA32_BIOS_SIGN_ID shows after CPUID(1). */
+#define X86_MICROCODE_REVISION 1u
+
 enum x86_cpuid_reg { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };
 
 /* X(id, name for --cpu +name, leaf, subleaf, register, bit) */
@@ -125,6 +131,14 @@ enum x86_feature {
     X86_FEAT_ALWAYS = X86_FEAT_COUNT, /* an 8086 had it */
     X86_FEAT_NEVER,                   /* nobody has it here */
 };
+
+/* Where a feature is reported, and what --cpu calls it. */
+struct x86_feature_info {
+    const char *name;
+    uint32_t leaf;
+    uint8_t subleaf, reg, bit;
+};
+extern const struct x86_feature_info x86_feature_info[X86_FEAT_COUNT];
 
 /* A processor model with its features chosen: immutable once made. */
 struct x86_model {
