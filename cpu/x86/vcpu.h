@@ -108,6 +108,10 @@ struct x86_vcpu {
 
     struct x86_fault_record faults[3]; /* first, second, third */
     unsigned fault_depth; /* how many of them are in delivery */
+
+    /* msr.c: unknown MSRs the log has mentioned. */
+    uint32_t msr_logged[32];
+    unsigned msr_logged_count;
     bool step_trap;       /* the running instruction ends in a single-step trap: debug.h */
     uint64_t delivery_error; /* EXT bit of the event in delivery: fault.c */
 
