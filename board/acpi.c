@@ -200,7 +200,6 @@ static uint32_t build_ssdt(struct acpi_tables *t, const struct acpi_config *c)
     aml_name_integer(&a, "\\VW2B", c->window64.base);
     aml_name_integer(&a, "\\VW2L", c->window64.bytes);
     aml_name_integer(&a, "\\VCOM", c->com_ports);
-    aml_name_integer(&a, "\\VMOU", c->mouse);
     scope = aml_scope_begin(&a, "\\_SB_");
     for (unsigned n = 0; n < c->cpu_count; n++) {
         char name[5];

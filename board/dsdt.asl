@@ -8,7 +8,6 @@
  *   VECB VECL  ECAM: base, bytes (0: none)
  *   VW0B ..    windows of the root bridge: two below 4 GiB, one above RAM
  *   VCOM       bit n: COM(n+1) is there
- *   VMOU       a mouse is there
  */
 DefinitionBlock ("", "DSDT", 2, "VIREO ", "VIREOPC ", 1)
 {
@@ -22,7 +21,6 @@ DefinitionBlock ("", "DSDT", 2, "VIREO ", "VIREOPC ", 1)
     External (VW2B, IntObj)
     External (VW2L, IntObj)
     External (VCOM, IntObj)
-    External (VMOU, IntObj)
 
     /* SLP_TYP of soft-off, as dev/misc/acpi_pm.c takes it. */
     Name (\_S5, Package () { 0, 0, 0, 0 })
@@ -258,23 +256,6 @@ DefinitionBlock ("", "DSDT", 2, "VIREO ", "VIREOPC ", 1)
                         IO (Decode16, 0x64, 0x64, 1, 1)
                         IRQNoFlags () { 1 }
                     })
-                }
-
-                Device (MOU)
-                {
-                    Name (_HID, EisaId ("PNP0F13"))
-                    Name (_CRS, ResourceTemplate ()
-                    {
-                        IRQNoFlags () { 12 }
-                    })
-                    Method (_STA)
-                    {
-                        If (VMOU)
-                        {
-                            Return (0x0f)
-                        }
-                        Return (0)
-                    }
                 }
 
                 /* Bit of VCOM -> _STA */

@@ -26,7 +26,7 @@ struct x86_vcpu;
 #define PC_MAX_DEVICES 32
 #define PC_MAX_INITRDS 32
 #define PC_MIN_MEMORY (2 * MiB)
-#define PC_MAX_MEMORY (64 * GiB) /* below what 39 address bits reach */
+#define PC_MAX_MEMORY (512 * GiB)
 
 struct pc_config {
     uint64_t memory_bytes; /* a multiple of 1 MiB */
