@@ -23,6 +23,11 @@ bool ps2_queue_get(struct ps2_queue *q, uint8_t *byte);
 /* Hostile state: makes head and count legal; false if they were not. */
 bool ps2_queue_is_valid(const struct ps2_queue *q);
 
+/* Scan codes of set 2 as the 8042 translates them to set 1, and back (codes
+ * below 80H; 0 if there is none). */
+uint8_t ps2_set1_of_set2(uint8_t code);
+uint8_t ps2_set2_of_set1(uint8_t code);
+
 /* One end of the cable. The controller calls; the device calls ready(ctx)
  * when it has a byte, whenever that is. */
 struct ps2_device {

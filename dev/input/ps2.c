@@ -1,0 +1,82 @@
+/*
+ * The queue between a PS/2 device and its controller. See ps2.h.
+ */
+#include "dev/input/ps2.h"
+
+void ps2_queue_clear(struct ps2_queue *q)
+{
+    memset(q, 0, sizeof *q);
+}
+
+bool ps2_queue_put(struct ps2_queue *q, const uint8_t *data, unsigned count)
+{
+    if (count + q->count > PS2_QUEUE_BYTES)
+        return false;
+    for (unsigned i = 0; i < count; i++)
+        q->data[(q->head + q->count++) % PS2_QUEUE_BYTES] = data[i];
+    return true;
+}
+
+bool ps2_queue_get(struct ps2_queue *q, uint8_t *byte)
+{
+    if (!q->count)
+        return false;
+    *byte = q->data[q->head];
+    q->head = (q->head + 1) % PS2_QUEUE_BYTES;
+    q->count--;
+    return true;
+}
+
+bool ps2_queue_is_valid(const struct ps2_queue *q)
+{
+    return q->head < PS2_QUEUE_BYTES && q->count <= PS2_QUEUE_BYTES;
+}
+
+/* What the 8042 makes of set 2 (IBM PS/2 Hardware Interface Technical
+ * Reference, keyboard controller, "Keyboard Scan Code Translation"). */
+static const uint8_t set1_of_set2[0x85] = {
+    0xFF, 0x43, 0x41, 0x3F, 0x3D, 0x3B, 0x3C, 0x58, 0x64, 0x44, 0x42, 0x40, /* 00 */
+    0x3E, 0x0F, 0x29, 0x59, 0x65, 0x38, 0x2A, 0x70, 0x1D, 0x10, 0x02, 0x5A, /* 0C */
+    0x66, 0x71, 0x2C, 0x1F, 0x1E, 0x11, 0x03, 0x5B, 0x67, 0x2E, 0x2D, 0x20, /* 18 */
+    0x12, 0x05, 0x04, 0x5C, 0x68, 0x39, 0x2F, 0x21, 0x14, 0x13, 0x06, 0x5D, /* 24 */
+    0x69, 0x31, 0x30, 0x23, 0x22, 0x15, 0x07, 0x5E, 0x6A, 0x72, 0x32, 0x24, /* 30 */
+    0x16, 0x08, 0x09, 0x5F, 0x6B, 0x33, 0x25, 0x17, 0x18, 0x0B, 0x0A, 0x60, /* 3C */
+    0x6C, 0x34, 0x35, 0x26, 0x27, 0x19, 0x0C, 0x61, 0x6D, 0x73, 0x28, 0x74, /* 48 */
+    0x1A, 0x0D, 0x62, 0x6E, 0x3A, 0x36, 0x1C, 0x1B, 0x75, 0x2B, 0x63, 0x76, /* 54 */
+    0x55, 0x56, 0x77, 0x78, 0x79, 0x7A, 0x0E, 0x7B, 0x7C, 0x4F, 0x7D, 0x4B, /* 60 */
+    0x47, 0x7E, 0x7F, 0x6F, 0x52, 0x53, 0x50, 0x4C, 0x4D, 0x48, 0x01, 0x45, /* 6C */
+    0x57, 0x4E, 0x51, 0x4A, 0x37, 0x49, 0x46, 0x54, 0x80, 0x81, 0x82, 0x41, /* 78 */
+    0x54,                                                                   /* 84 */
+};
+
+uint8_t ps2_set1_of_set2(uint8_t code)
+{
+    return code < sizeof set1_of_set2 ? set1_of_set2[code] : code;
+}
+
+uint8_t ps2_set2_of_set1(uint8_t code)
+{
+    /* F7 and Alt-SysRq have a second preimage that no keyboard sends. */
+    if (code == 0x41)
+        return 0x83;
+    if (code == 0x54)
+        return 0x84;
+    for (unsigned i = 0; i < 0x80; i++) {
+        if (set1_of_set2[i] == code)
+            return (uint8_t)i;
+    }
+    return 0;
+}
+
+static const struct state_field queue_fields[] = {
+    STATE_BYTES(struct ps2_queue, data),
+    STATE_INT(struct ps2_queue, head),
+    STATE_INT(struct ps2_queue, count),
+    STATE_END,
+};
+
+const struct state_table ps2_queue_state = {
+    .name = "ps2-queue",
+    .version = 1,
+    .fields = queue_fields,
+};
