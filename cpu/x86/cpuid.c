@@ -169,27 +169,30 @@ static void leaf_d(struct x86_vcpu *c, uint32_t subleaf, uint32_t out[4])
 }
 
 /*
- * TSC = crystal * EBX / EAX: the best such fraction, by continued fractions.
- * Linux multiplies the crystal's kHz by EBX in 32 bits, which bounds EBX.
+ * TSC = crystal * EBX / EAX: the closest such fraction. Linux multiplies the
+ * crystal's kHz by EBX in 32 bits, which bounds EBX, and so leaves an error
+ * below one in a million.
  */
 static void leaf_15(struct x86_vcpu *c, uint32_t subleaf, uint32_t out[4])
 {
     const uint64_t limit = UINT32_MAX / (X86_CRYSTAL_HZ / 1000);
-    uint64_t a = tsc_hz(c), b = X86_CRYSTAL_HZ;
-    uint64_t n0 = 0, d0 = 1, n1 = 1, d1 = 0;
+    uint64_t hz = tsc_hz(c), best = UINT64_MAX;
 
-    while (b) {
-        uint64_t q = a / b, rest = a % b;
-        uint64_t n = q * n1 + n0, d = q * d1 + d0;
+    for (uint64_t d = 1;; d++) {
+        uint64_t n = (hz * d + X86_CRYSTAL_HZ / 2) / X86_CRYSTAL_HZ;
+        int64_t off = (int64_t)(n * X86_CRYSTAL_HZ - hz * d);
+        uint64_t error = (uint64_t)(off < 0 ? -off : off) * 1000 / d; /* in mHz */
 
-        if (n > limit)
+        if (n > limit || d > limit)
             break;
-        n0 = n1, d0 = d1, n1 = n, d1 = d;
-        a = b;
-        b = rest;
+        if (error < best) {
+            best = error;
+            out[CPUID_EAX] = (uint32_t)d;
+            out[CPUID_EBX] = (uint32_t)n;
+        }
+        if (!error)
+            break;
     }
-    out[CPUID_EAX] = (uint32_t)d1;
-    out[CPUID_EBX] = (uint32_t)n1;
     out[CPUID_ECX] = X86_CRYSTAL_HZ;
 }
 
