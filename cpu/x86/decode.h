@@ -49,6 +49,17 @@ void x86_decode_fill(struct x86_decode *d, struct x86_insn *i);
 unsigned x86_reg_offset(ZydisRegister r);
 enum x86_seg_index x86_seg_of(ZydisRegister r);
 
+enum x86_decode_result {
+    DECODE_OK,       /* bound; what is undefined is bound to #UD */
+    DECODE_MORE,     /* the bytes available do not hold it whole */
+    DECODE_TOO_LONG, /* more than 15 bytes: #GP(0) */
+};
+
+/* Decodes and binds the instruction at bytes; i->offset and i->number must be
+ * set and stay. */
+enum x86_decode_result x86_decode_one(struct x86_vcpu *c, uint32_t mode, const uint8_t *bytes,
+                                      size_t available, struct x86_insn *i);
+
 /* Binders by topic; each in the file of its instructions. */
 x86_binder bind_vector, bind_x87, bind_fxsave, bind_xsave; /* vec/ */
 

@@ -22,15 +22,6 @@
 
 #include "cpu/x86/vcpu.h"
 
-/* What a handler returns when the block is over. */
-enum x86_next {
-    NEXT_LINK0,  /* successor 0: fixed offset from the block (not taken, or only) */
-    NEXT_LINK1,  /* successor 1: fixed offset from the block (taken) */
-    NEXT_LOOKUP, /* reg[X86_RIP] may be anything now */
-};
-
-typedef enum x86_next x86_handler(struct x86_vcpu *c, const struct x86_insn *i);
-
 enum x86_insn_flags {
     INSN_LOCK = 1 << 0,
     INSN_REP = 1 << 1,   /* F3 */

@@ -30,6 +30,8 @@ int x86_mmu_create(struct x86_vcpu *c, struct error *err);
 void x86_mmu_destroy(struct x86_vcpu *c);
 
 /* ---- invalidation ---- */
+/* Everything, PCID slots too: after a state was loaded. */
+void x86_tlb_reset(struct x86_vcpu *c);
 void x86_tlb_flush_all(struct x86_vcpu *c);            /* global, all PCIDs */
 void x86_tlb_flush_nonglobal(struct x86_vcpu *c);      /* current PCID: MOV CR3 */
 void x86_tlb_flush_page(struct x86_vcpu *c, gva_t gva); /* INVLPG */

@@ -21,6 +21,16 @@ struct x86_insn;
 struct x86_block;
 struct lapic;
 
+/* What a handler returns when its block is over: see insn.h. */
+enum x86_next {
+    NEXT_LINK0,  /* successor 0: fixed offset from the block (not taken, or only) */
+    NEXT_LINK1,  /* successor 1: fixed offset from the block (taken) */
+    NEXT_LOOKUP, /* reg[X86_RIP] may be anything now */
+};
+
+struct x86_vcpu;
+typedef enum x86_next x86_handler(struct x86_vcpu *c, const struct x86_insn *i);
+
 /* ---- translation look-aside buffers: see mmu.h ---- */
 
 #define TLB_ENTRIES 1024  /* a power of two */
@@ -99,6 +109,11 @@ struct x86_vcpu {
     jmp_buf unwind;             /* a fault leaves the instruction through here */
     bool in_insn;               /* unwind is valid */
     uint64_t budget_end;        /* icount at which run() has to return */
+    struct x86_insn *patched;   /* stops the running block: its own handler is kept */
+    x86_handler *patched_fn;
+    _Atomic uint8_t intr_level; /* INTR pin, driven by others */
+    _Atomic uint8_t nmi_inbox;  /* an NMI from others */
+    char lapic_name[12];
     bool exclusive;             /* runs alone: ended by the loop if it faults */
     bool recheck;               /* an interrupt waits for IF or a shadow to end */
     /* The fault that x86_raise unwound with, delivered by the loop. */

@@ -406,12 +406,12 @@ bool bind_syscall(struct x86_decode *d, struct x86_insn *i)
     i->flags |= INSN_LAST;
     i->size = is_64(d) && d->z.raw.rex.W ? 8 : 4;
     switch (d->z.mnemonic) {
-    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSCALL: /* GenuineIntel: in 64-bit mode only */
         i->fn = syscall_op;
-        return true;
+        return is_64(d);
     case ZYDIS_MNEMONIC_SYSRET:
         i->fn = sysret_op;
-        return true;
+        return is_64(d);
     case ZYDIS_MNEMONIC_SYSENTER:
         i->fn = sysenter_op;
         return true;

@@ -1,0 +1,48 @@
+/*
+ * The interpreter's cache of decoded code: blocks, found by the host address
+ * of their first byte (which stands for RAM block and offset) and the mode.
+ *
+ * One cache a processor, used by its thread only. Protocol with those who
+ * write code: docs/DESIGN.md, "Code that changes".
+ */
+#ifndef ENGINE_INTERP_CACHE_H
+#define ENGINE_INTERP_CACHE_H
+
+#include "cpu/x86/decode.h"
+#include "cpu/x86/mmu_internal.h"
+
+#define BLOCK_MAX_INSNS 64
+#define JUMP_CACHE_SIZE 8192
+
+struct x86_block {
+    const uint8_t *host; /* NULL: dead, its code has changed */
+    uint32_t mode;       /* enum x86_mode */
+    uint16_t count;      /* instructions */
+    uint16_t bytes;
+    bool cached; /* false: for one use only */
+    struct x86_block *link[2]; /* successors by enum x86_next, within its page */
+    struct x86_block *hash_next;
+    /* An instruction that crosses into a second page is a block of its own,
+     * valid only while that page follows: where the second page was. */
+    const uint8_t *second_host;
+    struct x86_block *page_next[2]; /* in the lists of first and second page */
+    struct x86_insn insn[];         /* count, and one more that ends the block */
+};
+
+struct interp;
+
+int cache_create(struct x86_vcpu *c, struct error *err);
+void cache_destroy(struct x86_vcpu *c);
+
+/* The block at linear address lin, from the cache or decoded now. Raises what
+ * the fetch raises, with c->cur at the block's start. May flush the cache:
+ * no block pointer may be held. NULL: the code changed meanwhile or another
+ * processor had to be waited for; handle events, then ask again. */
+struct x86_block *cache_find(struct x86_vcpu *c, gva_t lin, uint32_t mode);
+
+/* Forgets blocks made of those bytes; block NULL: all. True if the block that
+ * is running was among them. */
+bool cache_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
+                      uint64_t bytes);
+
+#endif
