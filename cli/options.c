@@ -81,7 +81,7 @@ bool cli_parse_size(const char *text, uint64_t *bytes)
         return false;
     memcpy(digits, text, length + 1);
     /* 512M, 512m, 512MB and 512MiB are all the same to a person. */
-    if (length > 2 && !strcmp(digits + length - 2, "iB"))
+    if (length > 3 && !strcmp(digits + length - 2, "iB") && digits[length - 3] > '9')
         digits[length -= 2] = '\0';
     else if (length > 2 && digits[length - 1] == 'B' && digits[length - 2] > '9')
         digits[length -= 1] = '\0';

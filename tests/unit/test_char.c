@@ -370,12 +370,14 @@ static void fd_leaves_shared_flags_alone(void **state)
 {
     struct fixture *x = *state;
     struct char_backend *b;
-    struct termios before, after;
+    struct termios before, after; /* compared whole, padding too */
     int master, slave, flags;
     char text[8];
 
     assert_int_equal(openpty(&master, &slave, NULL, NULL, NULL), 0);
     flags = fcntl(slave, F_GETFL);
+    memset(&before, 0, sizeof before);
+    memset(&after, 0, sizeof after);
     tcgetattr(slave, &before);
     b = char_fd_create(x->vm, slave, slave, true, quit, &x->front, NULL);
     attach(x, b);

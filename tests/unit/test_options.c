@@ -1,0 +1,177 @@
+/*
+ * The command line's parser: sizes, numbers, both ways of giving a value,
+ * lists, and mistakes (the lines themselves: tests/boot/test_cli.py).
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "cli/options.h"
+
+static void sizes(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } right[] = {
+        {"0", 0},
+        {"65536", 65536},
+        {"0x1000", 4096},
+        {"4K", 4 * KiB},
+        {"512M", 512 * MiB},
+        {"512m", 512 * MiB},
+        {"2G", 2 * GiB},
+        {"1T", 1024 * GiB},
+        {"512MiB", 512 * MiB},
+        {"512MB", 512 * MiB},
+        {"010", 10},
+    };
+    static const char *const wrong[] = {
+        "",
+        "M",
+        "x",
+        "-1",
+        "+1",
+        " 1",
+        "1 ",
+        "1.5G",
+        "1e9",
+        "12Q",
+        "0x",
+        "16777216T",
+        "18446744073709551616",
+        "1MM",
+        "1iB",
+        "B",
+        "00000000000000000000000000000000000001",
+    };
+    uint64_t bytes;
+    size_t i;
+
+    for (i = 0; i < ARRAY_SIZE(right); i++) {
+        assert_true(cli_parse_size(right[i].text, &bytes));
+        assert_int_equal(bytes, right[i].bytes);
+    }
+    for (i = 0; i < ARRAY_SIZE(wrong); i++) {
+        if (cli_parse_size(wrong[i], &bytes))
+            fail_msg("'%s' is taken for a size", wrong[i]);
+    }
+}
+
+static int parse(struct cli_options *o, struct error *err, char **words)
+{
+    int count = 0;
+
+    while (words[count])
+        count++;
+    err->text[0] = '\0';
+    return cli_parse(o, count, words, err);
+}
+
+#define PARSE(o, err, ...) parse(o, err, (char *[]){"vireo", __VA_ARGS__, NULL})
+
+static void defaults(void **state)
+{
+    struct cli_options o;
+    struct error err;
+
+    assert_int_equal(PARSE(&o, &err, "run", "--kernel", "k"), 0);
+    assert_int_equal(o.command, CLI_RUN);
+    assert_string_equal(o.kernel, "k");
+    assert_int_equal(o.memory_bytes, 512 * MiB);
+    assert_int_equal(o.cpus, 1);
+    assert_string_equal(o.engine, "interp");
+    assert_string_equal(o.serial, "stdio");
+    assert_null(o.firmware);
+    assert_null(o.cpu);
+    assert_false(o.no_reboot);
+    assert_false(o.deterministic);
+}
+
+static void everything(void **state)
+{
+    struct cli_options o;
+    struct error err;
+
+    assert_int_equal(PARSE(&o, &err, "run", "--kernel=k", "--initrd", "a", "--initrd=b c",
+                           "--append", "x=y --z", "--memory=1G", "--cpus", "4", "--cpu", "max,-avx",
+                           "--engine=interp", "--serial", "file:/x", "--device", "testdev",
+                           "--device=debug-exit", "--no-reboot", "--deterministic", "--seed",
+                           "0xff", "--log", "cpu", "--log=all=debug", "--memory", "2G"),
+                     0);
+    assert_int_equal(o.initrd.count, 2);
+    assert_string_equal(o.initrd.item[1], "b c");
+    assert_string_equal(o.append, "x=y --z");
+    assert_int_equal(o.memory_bytes, 2 * GiB);
+    assert_int_equal(o.cpus, 4);
+    assert_int_equal(o.device.count, 2);
+    assert_true(o.no_reboot && o.deterministic);
+    assert_int_equal(o.seed, 255);
+    assert_string_equal(o.log.item[1], "all=debug");
+}
+
+static void commands(void **state)
+{
+    struct cli_options o;
+    struct error err;
+
+    assert_int_equal(PARSE(&o, &err, "--help"), 0);
+    assert_int_equal(o.command, CLI_HELP);
+    assert_int_equal(PARSE(&o, &err, "run", "--kernel", "k", "--help"), 0);
+    assert_int_equal(o.command, CLI_HELP_RUN);
+    assert_int_equal(PARSE(&o, &err, "doctor"), 0);
+    assert_int_equal(o.command, CLI_DOCTOR);
+    assert_int_equal(PARSE(&o, &err, "doctor", "--help"), 0);
+    assert_int_equal(o.command, CLI_HELP_DOCTOR);
+    assert_int_equal(PARSE(&o, &err, "--version"), 0);
+    assert_int_equal(o.command, CLI_VERSION);
+}
+
+static void mistakes(void **state)
+{
+    struct cli_options o;
+    struct error err;
+
+    assert_int_equal(PARSE(&o, &err, "run", "--kernal", "k"), -EINVAL);
+    assert_non_null(strstr(err.text, "did you mean --kernel?"));
+    assert_int_equal(PARSE(&o, &err, "run", "--kernel"), -EINVAL);
+    assert_int_equal(PARSE(&o, &err, "run", "--no-reboot=1", "--kernel", "k"), -EINVAL);
+    assert_int_equal(PARSE(&o, &err, "run", "--xyzzy=1", "--kernel", "k"), -EINVAL);
+    assert_non_null(strstr(err.text, "vireo run --help"));
+    assert_int_equal(PARSE(&o, &err, "run", "-"), -EINVAL);
+    assert_int_equal(PARSE(&o, &err, "run", "--"), -EINVAL);
+    assert_int_equal(PARSE(&o, &err, "run", "--kernel", "k", "--cpus", "65"), -EINVAL);
+    assert_non_null(strstr(err.text, "1 to 64"));
+    assert_int_equal(PARSE(&o, &err, "run"), -EINVAL);
+    assert_int_equal(PARSE(&o, &err, ""), -EINVAL);
+}
+
+static void lists_are_bounded(void **state)
+{
+    char *words[2 * CLI_LIST_MAX + 8] = {"vireo", "run", "--kernel", "k"};
+    struct cli_options o;
+    struct error err;
+    unsigned i, n = 4;
+
+    for (i = 0; i < CLI_LIST_MAX; i++) {
+        words[n++] = "--log";
+        words[n++] = "cpu";
+    }
+    assert_int_equal(parse(&o, &err, words), 0);
+    words[n++] = "--log";
+    words[n++] = "cpu";
+    assert_int_equal(parse(&o, &err, words), -E2BIG);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sizes),    cmocka_unit_test(defaults), cmocka_unit_test(everything),
+        cmocka_unit_test(commands), cmocka_unit_test(mistakes), cmocka_unit_test(lists_are_bounded),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
