@@ -605,7 +605,7 @@ static int i8254_after_load(void *self, unsigned version)
 
         if (c->mode > MODE_HARD_STROBE || c->access < ACCESS_LOW || c->access > ACCESS_BOTH ||
             c->initial < 1 || c->initial > 65536 ||
-            (mode_is_periodic(c->mode) && c->initial < 2))
+            (c->loaded && mode_is_periodic(c->mode) && c->initial < 2))
             return -EINVAL;
     }
     return 0;
