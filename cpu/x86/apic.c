@@ -166,13 +166,20 @@ void apic_post(struct lapic *l, enum apic_delivery mode, uint8_t vector, bool le
 
 void lapic_take_startup(struct lapic *l)
 {
-    uint32_t word = atomic_exchange_explicit(&l->startup, 0, memory_order_acquire);
+    uint32_t word = atomic_load_explicit(&l->startup, memory_order_relaxed), left;
 
+    /* An INIT and the SIPI after it are two steps: the SIPI stays where a
+     * newer INIT can still drop it, until the owner has done the INIT. */
+    do
+        left = word & STARTUP_INIT ? word & ~(uint32_t)STARTUP_INIT : 0;
+    while (!atomic_compare_exchange_weak_explicit(&l->startup, &word, left, memory_order_acquire,
+                                                  memory_order_relaxed));
     if (word & STARTUP_INIT) {
         l->c->s.init_pending = 1;
         l->c->s.sipi_pending = 0;
-    }
-    if (word & STARTUP_SIPI) {
+        if (left)
+            vcpu_post(&l->c->vcpu, EVENT_STARTUP);
+    } else if (word & STARTUP_SIPI) {
         l->c->s.sipi_pending = 1;
         l->c->s.sipi_vector = word & STARTUP_VECTOR;
     }
@@ -221,7 +228,8 @@ static void drain(struct lapic *l)
 {
     uint32_t what = atomic_load_explicit(&l->inbox, memory_order_relaxed);
 
-    if (l->extint && !l->c->s.intr_pin)
+    /* The 8259 was answered: what the ExtINT message announced is over. */
+    if (l->extint && !atomic_load_explicit(&l->c->intr_level, memory_order_relaxed))
         l->extint = 0;
     /* Relaxed: whoever posted after this load also posts an event after it. */
     if (likely(!what))

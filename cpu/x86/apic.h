@@ -48,8 +48,8 @@ void lapic_lint(struct lapic *l, unsigned pin, bool level);
 
 /* Owner, on EVENT_INIT or EVENT_STARTUP, before it looks at s.init_pending and
  * s.sipi_pending: moves there what other processors have sent. An INIT drops
- * the SIPI sent before it. The owner acts on INIT first, then on the SIPI,
- * which it drops unless activity is X86_WAIT_SIPI. */
+ * the SIPI sent before it; the SIPI after it comes with the next EVENT_STARTUP.
+ * The owner drops a SIPI unless activity is X86_WAIT_SIPI. */
 void lapic_take_startup(struct lapic *l);
 
 /* ---- the bus between them ---- */
