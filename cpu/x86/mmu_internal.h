@@ -13,6 +13,7 @@ enum tlb_entry_flags {
     TLBE_CODE = 1 << 2, /* writable, but stores must look for cached code */
 };
 
+#define NO_PAGE 1ull /* no page address is odd */
 #define ITLB_NONE 2ull /* no tag has bit 1 */
 #define PCID_NONE 0xffffu
 
@@ -67,6 +68,24 @@ static inline const struct itlb_entry *x86_fetch_page(struct x86_vcpu *c, gva_t 
         return e;
     return x86_fetch_translate(c, gva);
 }
+
+/* What a walk found, for any access. */
+struct walk {
+    gpa_t gpa;       /* of the byte asked for */
+    uint64_t bytes;  /* page size */
+    bool w, u, x;    /* combined rights */
+    bool global, dirty;
+    uint8_t pkey;
+    bool user_page;
+};
+
+/* Walks for an access with the rights of user or supervisor (ac: EFLAGS.AC
+ * excuses it from SMAP); sets A and D. False: *error is #PF's. */
+bool walk_access(struct x86_vcpu *c, gva_t gva, enum x86_access access, bool user, bool ac,
+                 struct walk *w, uint32_t *error);
+/* Are the rights of a found page enough? */
+bool walk_allows(const struct x86_vcpu *c, const struct walk *w, enum x86_access access,
+                 bool user, bool ac, uint32_t *error);
 
 bool x86_host_to_block(struct x86_vcpu *c, const void *host, struct ram_block **block,
                        uint64_t *offset);
