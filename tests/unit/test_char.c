@@ -80,9 +80,9 @@ static struct char_frontend frontend(struct fixture *x)
     };
 }
 
-static int setup(void **state)
+static int setup_with(void **state, bool deterministic)
 {
-    struct vm_config config = {.deterministic = false};
+    struct vm_config config = {.deterministic = deterministic};
     struct fixture *x = calloc(1, sizeof *x);
 
     x->vm = vm_create(&config, NULL);
@@ -90,6 +90,17 @@ static int setup(void **state)
     x->front.room = 16;
     *state = x;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, false);
+}
+
+/* Time passes only while it is asked to. */
+static int setup_deterministic(void **state)
+{
+    return setup_with(state, true);
 }
 
 static int teardown(void **state)
@@ -679,7 +690,7 @@ int main(void)
         T(socket_takes_over_a_stale_file),
         T(socket_keeps_the_latest_within_its_bound),
         T(socket_paths_are_checked),
-        T(script_comes_at_its_times),
+        cmocka_unit_test_setup_teardown(script_comes_at_its_times, setup_deterministic, teardown),
         T(script_waits_for_room),
     };
 
