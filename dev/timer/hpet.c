@@ -229,13 +229,16 @@ static void timer_sync(struct hpet_timer *t)
     if (!hpet_enabled(h))
         return;
     passed = hpet_count(h) - t->checked_at;
+    /* Two host processors may read the clock a little differently. */
+    if ((int64_t)passed <= 0)
+        return;
     distance = timer_distance(t);
     t->checked_at += passed;
     if (distance >= passed)
         return;
     if (step)
-        t->comparator = (t->comparator + ((passed - distance - 1) / step + 1) * step) &
-                        timer_mask(t);
+        t->comparator =
+            (t->comparator + ((passed - distance - 1) / step + 1) * step) & timer_mask(t);
     timer_interrupt(t);
 }
 
@@ -454,8 +457,8 @@ static void hpet_mmio_write(void *self, uint64_t offset, uint64_t value, unsigne
              (unsigned long long)offset);
         return;
     }
-    vlog(h->vm->log, TIMER, DEBUG, "hpet: offset %03llXH <- %llXH (%u)",
-         (unsigned long long)offset, (unsigned long long)value, size);
+    vlog(h->vm->log, TIMER, DEBUG, "hpet: offset %03llXH <- %llXH (%u)", (unsigned long long)offset,
+         (unsigned long long)value, size);
     hpet_write_register(h, (unsigned)align_down(offset, 8), value << shift,
                         zext(UINT64_MAX, size) << shift);
 }

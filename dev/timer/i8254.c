@@ -180,7 +180,10 @@ static uint32_t square_high(uint32_t initial)
 
 static uint64_t counter_elapsed(const struct i8254_counter *c, uint64_t tick)
 {
-    return c->paused ? c->elapsed : tick - c->start;
+    uint64_t e = c->paused ? c->elapsed : tick - c->start;
+
+    /* Two host processors may read the clock a little differently. */
+    return (int64_t)e < 0 ? 0 : e;
 }
 
 static bool counter_out(const struct i8254_counter *c, uint64_t tick)
@@ -361,8 +364,8 @@ static void counter_write(struct i8254_counter *c, uint64_t tick, uint8_t v)
 static uint8_t counter_status(const struct i8254_counter *c, uint64_t tick)
 {
     return (counter_out(c, tick) ? STATUS_OUT : 0) | (c->null_count ? STATUS_NULL_COUNT : 0) |
-           (uint8_t)(c->access << CONTROL_ACCESS_SHIFT) |
-           (uint8_t)(c->mode << CONTROL_MODE_SHIFT) | (c->bcd ? CONTROL_BCD : 0);
+           (uint8_t)(c->access << CONTROL_ACCESS_SHIFT) | (uint8_t)(c->mode << CONTROL_MODE_SHIFT) |
+           (c->bcd ? CONTROL_BCD : 0);
 }
 
 /* A latched value stays until it is read, whatever latch commands follow. */

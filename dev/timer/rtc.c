@@ -57,10 +57,9 @@ enum cell {
 };
 
 enum {
-    A_RATE = 0x0f,     /* of the periodic interrupt; 0: none */
-    A_DIVIDER = 0x70,  /* 2: normal; */
-    A_DIVIDER_RESET = 0x60, /* 6 and 7: held in reset */
-    A_UIP = 0x80,      /* an update is near: the time must not be read */
+    A_RATE = 0x0f,          /* of the periodic interrupt; 0: none */
+    A_DIVIDER_RESET = 0x60, /* bits 6:4; with both of these the divider stands, else it runs */
+    A_UIP = 0x80,           /* an update is near: the time must not be read */
     A_DEFAULT = 0x26,
 };
 
@@ -84,9 +83,9 @@ enum {
 };
 
 enum {
-    D_VRT = 0x80,        /* the battery is good */
-    HOUR_PM = 0x80,      /* in 12-hour mode */
-    ALARM_ANY = 0xc0,    /* an alarm cell with these bits set matches always */
+    D_VRT = 0x80,     /* the battery is good */
+    HOUR_PM = 0x80,   /* in 12-hour mode */
+    ALARM_ANY = 0xc0, /* an alarm cell with these bits set matches always */
     SECONDS_A_DAY = 86400,
 };
 
@@ -103,7 +102,7 @@ struct rtc {
     uint8_t index;
     uint8_t upper_index;
     bool nmi_disabled;
-    uint8_t flags;      /* register C without IRQF */
+    uint8_t flags; /* register C without IRQF */
     bool irq_level;
     int64_t second_ns;  /* virtual time of the last second's end accounted for */
     uint64_t looked_ns; /* virtual time up to which periodic ticks are accounted for */
@@ -312,7 +311,7 @@ static void rtc_sync(struct rtc *rtc, uint64_t now)
     if (period && clock_ticks(rtc_since(rtc, rtc->looked_ns), RTC_HZ) / period <
                       clock_ticks(since, RTC_HZ) / period)
         rtc->flags |= C_PF;
-    rtc->looked_ns = now;
+    rtc->looked_ns = MAX(rtc->looked_ns, now); /* host processors' clocks differ a little */
     if (seconds == 0 || rtc_divider_stopped(rtc))
         return;
     rtc->second_ns += (int64_t)(seconds * NS_PER_SEC);
@@ -535,16 +534,11 @@ static int rtc_after_load(void *self, unsigned version)
 }
 
 static const struct state_field rtc_fields[] = {
-    STATE_BYTES(struct rtc, cmos),
-    STATE_INT(struct rtc, index),
-    STATE_INT(struct rtc, upper_index),
-    STATE_INT(struct rtc, nmi_disabled),
-    STATE_INT(struct rtc, flags),
-    STATE_INT(struct rtc, irq_level),
-    STATE_INT(struct rtc, second_ns),
-    STATE_INT(struct rtc, looked_ns),
-    STATE_TIMER(struct rtc, timer),
-    STATE_END,
+    STATE_BYTES(struct rtc, cmos),      STATE_INT(struct rtc, index),
+    STATE_INT(struct rtc, upper_index), STATE_INT(struct rtc, nmi_disabled),
+    STATE_INT(struct rtc, flags),       STATE_INT(struct rtc, irq_level),
+    STATE_INT(struct rtc, second_ns),   STATE_INT(struct rtc, looked_ns),
+    STATE_TIMER(struct rtc, timer),     STATE_END,
 };
 static const struct state_table rtc_state = {"rtc", 1, rtc_fields, NULL, rtc_after_load};
 

@@ -172,8 +172,7 @@ static void save_devices(struct vm *vm, struct state_stream *s)
     memset(s, 0, sizeof *s);
     for (unsigned i = 0; i < vm->device_count; i++) {
         if (vm->devices[i].type->state)
-            state_save(s, vm->devices[i].type->state, vm->devices[i].instance,
-                       vm->devices[i].self);
+            state_save(s, vm->devices[i].type->state, vm->devices[i].instance, vm->devices[i].self);
     }
     assert_false(s->failed);
 }
@@ -273,8 +272,7 @@ static void compare(struct harness *a, struct harness *b, unsigned step)
 }
 
 void harness_fuzz(void (*build)(struct harness *h),
-                  uint64_t (*op)(struct harness *h, uint64_t random), unsigned count,
-                  uint64_t seed)
+                  uint64_t (*op)(struct harness *h, uint64_t random), unsigned count, uint64_t seed)
 {
     struct harness *a = harness_create(build), *b = harness_create(build);
     struct state_stream sa, sb;

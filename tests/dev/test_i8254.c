@@ -591,22 +591,14 @@ static void test_hostile_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mode0),
-        cmocka_unit_test(test_mode0_gate),
-        cmocka_unit_test(test_mode1),
-        cmocka_unit_test(test_mode2),
-        cmocka_unit_test(test_mode2_gate),
-        cmocka_unit_test(test_mode3),
-        cmocka_unit_test(test_strobes),
-        cmocka_unit_test(test_bcd),
-        cmocka_unit_test(test_access_modes),
-        cmocka_unit_test(test_latches),
-        cmocka_unit_test(test_port61),
-        cmocka_unit_test(test_long_run),
-        cmocka_unit_test(test_late),
-        cmocka_unit_test(test_hostile_rate),
-        cmocka_unit_test(test_reset),
-        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_mode0),         cmocka_unit_test(test_mode0_gate),
+        cmocka_unit_test(test_mode1),         cmocka_unit_test(test_mode2),
+        cmocka_unit_test(test_mode2_gate),    cmocka_unit_test(test_mode3),
+        cmocka_unit_test(test_strobes),       cmocka_unit_test(test_bcd),
+        cmocka_unit_test(test_access_modes),  cmocka_unit_test(test_latches),
+        cmocka_unit_test(test_port61),        cmocka_unit_test(test_long_run),
+        cmocka_unit_test(test_late),          cmocka_unit_test(test_hostile_rate),
+        cmocka_unit_test(test_reset),         cmocka_unit_test(test_random),
         cmocka_unit_test(test_hostile_state),
     };
 

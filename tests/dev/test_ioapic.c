@@ -280,14 +280,10 @@ static void test_hostile_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_registers),
-        cmocka_unit_test(test_edge),
-        cmocka_unit_test(test_level),
-        cmocka_unit_test(test_remote_irr_cleared_by_edge),
-        cmocka_unit_test(test_shared_vector),
-        cmocka_unit_test(test_delivery_modes),
-        cmocka_unit_test(test_reset),
-        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_registers),     cmocka_unit_test(test_edge),
+        cmocka_unit_test(test_level),         cmocka_unit_test(test_remote_irr_cleared_by_edge),
+        cmocka_unit_test(test_shared_vector), cmocka_unit_test(test_delivery_modes),
+        cmocka_unit_test(test_reset),         cmocka_unit_test(test_random),
         cmocka_unit_test(test_hostile_state),
     };
 

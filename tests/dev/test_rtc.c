@@ -277,7 +277,7 @@ static void test_alarm(void **state)
 
 static void test_periodic(void **state)
 {
-    static const unsigned hz[16] = {0,    256,  128, 8192, 4096, 2048, 1024, 512,
+    static const unsigned hz[16] = {0,   256, 128, 8192, 4096, 2048, 1024, 512,
                                     256, 128, 64,  32,   16,   8,    4,    2};
     struct harness *h = harness_create(build);
 
