@@ -1,0 +1,53 @@
+/*
+ * Vector and x87 instructions, executed by the host processor.
+ *
+ * A bound vector instruction carries a thunk: a few host instructions that
+ * load the guest registers it reads from x86_cpu.x, run the instruction itself
+ * (re-encoded, its memory operand behind a pointer) and store what it wrote.
+ * Nothing of the guest stays in vector registers between instructions; two
+ * things may stay in the host while run() is active, because loading them is
+ * dear: the whole x87/MMX state, and the MXCSR status flags. vec_sync() brings
+ * both back into x86_cpu.x.
+ *
+ * Rules for the rest of the processor:
+ *  - call vec_sync() before anybody but this folder reads or writes x86_cpu.x,
+ *    before device code runs on the processor's thread, and when run() returns;
+ *  - call vec_flush() only when no decoded instruction is left (it frees all
+ *    thunks), and ask vec_needs_flush() before decoding another block.
+ *
+ * Threading: the vCPU's thread only.
+ */
+#ifndef CPU_X86_VEC_VEC_H
+#define CPU_X86_VEC_VEC_H
+
+#include "cpu/x86/decode.h"
+#include "cpu/x86/vcpu.h"
+
+int vec_create(struct x86_vcpu *c, struct error *err);
+void vec_destroy(struct x86_vcpu *c);
+
+/* RESET#: forgets what is resident in the host, and gives x87, SSE and the
+ * extended components their power-up values (SDM Vol. 3, table 9-1). INIT
+ * leaves them alone: it needs vec_sync only. */
+void vec_reset(struct x86_vcpu *c);
+
+/* enum x86_gate bits that CR0, CR4, XCR0 and the mode deny now. */
+uint8_t vec_gates(const struct x86_cpu *s);
+
+/* x86_cpu.x and x86_cpu.xinuse are true afterwards, the host has its defaults. */
+void vec_sync(struct x86_vcpu *c);
+
+void vec_flush(struct x86_vcpu *c);
+bool vec_needs_flush(const struct x86_vcpu *c);
+
+/* Raises what a denied gate means: #UD before #NM. */
+_Noreturn void vec_gate_fault(struct x86_vcpu *c, const struct x86_insn *i);
+
+/* The binder of an instruction that belongs here, else NULL. */
+x86_binder *vec_binder_for(const ZydisDecodedInstruction *z);
+
+/* XINUSE from the values alone: a component is in use when it differs from
+ * its initial configuration (SDM Vol. 1, 13.6). */
+uint64_t vec_xinuse(const struct x86_cpu *s);
+
+#endif
