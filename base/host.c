@@ -2,7 +2,6 @@
  * The host seam on Linux: pages, executable memory, time, threads, futexes.
  * Interface: base/host.h. Threading: everything may be called by any thread.
  */
-#define _GNU_SOURCE
 #include "base/host.h"
 
 #include <cpuid.h>

@@ -111,7 +111,6 @@ static bool rate_allows(struct log *log, enum log_area area, uint32_t *skipped)
     }
     if (__atomic_fetch_add(lines, 1, __ATOMIC_RELAXED) < RATE_LINES)
         return true;
-    __atomic_store_n(lines, RATE_LINES, __ATOMIC_RELAXED); /* never wraps round */
     __atomic_fetch_add(suppressed, 1, __ATOMIC_RELAXED);
     return false;
 }

@@ -13,7 +13,6 @@
  *
  * Threading: as vm/loop.h says; the loop's lock is a leaf.
  */
-#define _GNU_SOURCE
 #include "vm/loop.h"
 
 #include <errno.h>
