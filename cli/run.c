@@ -57,7 +57,7 @@ static void on_shutdown(void *ctx, struct x86_vcpu *cpu)
     if (r->options->no_reboot)
         report_triple_fault(cpu, report_line, r);
     else
-        vlog(&r->log, CPU, WARN,
+        vlog(&r->log, CPU, GUEST,
              "processor %u: triple fault at RIP %llx: reset (--no-reboot stops with a report)",
              cpu->vcpu.index, (unsigned long long)cpu->s.reg[X86_RIP]);
 }

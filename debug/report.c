@@ -194,7 +194,8 @@ static const char *gate_type_name(unsigned type, bool long_mode)
 }
 
 /* The 8 or 16 bytes of a protected-mode gate. */
-static void describe_protected_gate(const struct report *r, const struct x86_fault_record *f)
+static void describe_protected_gate(const struct report *r, const struct x86_fault_record *f,
+                                    unsigned vector)
 {
     uint64_t low = f->idt_entry[0], high = f->idt_entry[1];
     bool long_mode = x86_long_mode(&r->c->s);
@@ -206,12 +207,12 @@ static void describe_protected_gate(const struct report *r, const struct x86_fau
     char stack[16] = "";
 
     if (long_mode)
-        say(r, "    IDT entry %u at %016llx: %016llx %016llx", f->vector,
+        say(r, "    IDT entry %u at %016llx: %016llx %016llx", vector,
             (unsigned long long)f->idt_entry_gva, (unsigned long long)high,
             (unsigned long long)low);
     else
-        say(r, "    IDT entry %u at %08llx: %016llx", f->vector,
-            (unsigned long long)f->idt_entry_gva, (unsigned long long)low);
+        say(r, "    IDT entry %u at %08llx: %016llx", vector, (unsigned long long)f->idt_entry_gva,
+            (unsigned long long)low);
     if (type == 0x5 && is_system && !long_mode) {
         say(r, "        task gate, TSS selector %04x, DPL %u, %s", selector, dpl, present);
         return;
@@ -225,29 +226,29 @@ static void describe_protected_gate(const struct report *r, const struct x86_fau
         long_mode ? 16 : 8, (unsigned long long)offset, dpl, stack, present);
 }
 
-static void describe_gate(const struct report *r, const struct x86_fault_record *f)
+/* vector: what was being delivered when the next fault was met. */
+static void describe_gate(const struct report *r, const struct x86_fault_record *f, unsigned vector)
 {
     const struct x86_cpu *s = &r->c->s;
     uint64_t low = f->idt_entry[0];
     unsigned entry_bytes = x86_real_mode(s) ? 4 : x86_long_mode(s) ? 16 : 8;
 
     if (!f->idt_entry_valid) {
-        uint64_t last = (uint64_t)f->vector * entry_bytes + entry_bytes - 1;
+        uint64_t last = (uint64_t)vector * entry_bytes + entry_bytes - 1;
 
         if (last > s->idtr.limit)
-            say(r, "    IDT entry %u: beyond the limit %04xH of the IDT", f->vector, s->idtr.limit);
+            say(r, "    IDT entry %u: beyond the limit %04xH of the IDT", vector, s->idtr.limit);
         else
-            say(r, "    IDT entry %u at %016llx: could not be read", f->vector,
-                (unsigned long long)(s->idtr.base + (uint64_t)f->vector * entry_bytes));
+            say(r, "    IDT entry %u at %016llx: could not be read", vector,
+                (unsigned long long)(s->idtr.base + (uint64_t)vector * entry_bytes));
         return;
     }
     if (x86_real_mode(s)) {
-        say(r, "    vector %u at %08llx: %04x:%04x", f->vector,
-            (unsigned long long)f->idt_entry_gva, (unsigned)(low >> 16 & 0xffff),
-            (unsigned)(low & 0xffff));
+        say(r, "    vector %u at %08llx: %04x:%04x", vector, (unsigned long long)f->idt_entry_gva,
+            (unsigned)(low >> 16 & 0xffff), (unsigned)(low & 0xffff));
         return;
     }
-    describe_protected_gate(r, f);
+    describe_protected_gate(r, f, vector);
 }
 
 /* ---- faults ---- */
@@ -275,7 +276,6 @@ static void describe_fault(const struct report *r, const char *which,
     say(r, "    RIP %016llx (%u-bit code): %s", (unsigned long long)f->rip, f->cs_bits, text);
     if (length)
         say(r, "        bytes %s", bytes);
-    describe_gate(r, f);
 }
 
 /* ---- registers ---- */
@@ -357,13 +357,18 @@ static void describe_registers(const struct report *r)
 
 void report_triple_fault(struct x86_vcpu *c, void (*line)(void *ctx, const char *text), void *ctx)
 {
-    static const char *const which[3] = {"first fault", "second fault", "third fault"};
     const struct report r = {.c = c, .line = line, .ctx = ctx};
-    unsigned i;
 
     say(&r, "triple fault on processor %u after %llu instructions", c->vcpu.index,
         (unsigned long long)c->s.icount);
-    for (i = 0; i < ARRAY_SIZE(c->faults); i++)
-        describe_fault(&r, which[i], &c->faults[i]);
+    describe_fault(&r, "first fault", &c->faults[0]);
+    describe_gate(&r, &c->faults[0], c->faults[0].vector);
+    /* Met while the first was delivered; together they are a double fault,
+     * and its gate is the one that was tried next. */
+    describe_fault(&r, "second fault", &c->faults[1]);
+    say(&r, "    makes a double fault (vector 8 #DF)");
+    describe_gate(&r, &c->faults[1], VEC_DF);
+    describe_fault(&r, "third fault", &c->faults[2]);
+    say(&r, "    shuts the processor down");
     describe_registers(&r);
 }

@@ -36,7 +36,7 @@ def triple_fault(m):
     for words in ("triple fault on processor 0", "first fault: vector 13 #GP",
                   "error code 1234H (selector 1234H, LDT entry 582)", "mov ds, ax",
                   "IDT entry 13", "0008:00105678, DPL 2, NOT PRESENT", "second fault: vector 11 #NP",
-                  "IDT entry 13", "vector 8 #DF", "RAX 0000000000001234", "RBX 00000000cafe0001",
+                  "makes a double fault (vector 8 #DF)", "IDT entry 8 at", "third fault: vector 11 #NP", "RAX 0000000000001234", "RBX 00000000cafe0001",
                   "RSP 0000000000200000", "code32 readable", "data32 writable", "IDTR"):
         if words not in report:
             raise Failure("the report does not say %r" % words)

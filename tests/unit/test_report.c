@@ -80,7 +80,8 @@ static void long_mode(void **state)
     };
     c->faults[1] = c->faults[0];
     c->faults[1].error = PF_P | PF_I | PF_U | PF_PK;
-    c->faults[2] = (struct x86_fault_record){.vector = VEC_DF, .has_error = true, .cs_bits = 64};
+    c->faults[1].idt_entry_valid = false;
+    c->faults[2] = (struct x86_fault_record){.vector = VEC_NP, .has_error = true, .cs_bits = 64};
     report_triple_fault(c, take, &t);
 
     assert_says(&t, "triple fault on processor 0 after 4711 instructions");
@@ -93,7 +94,7 @@ static void long_mode(void **state)
     assert_says(&t, "64-bit interrupt gate, 0010:ffffffff81a01230, DPL 0, IST 1, present");
     assert_says(&t, "instruction fetch by user code, page present, access not allowed, "
                     "protection key");
-    assert_says(&t, "third fault: vector 8 #DF double fault, error code 0000H");
+    assert_says(&t, "third fault: vector 11 #NP segment not present, error code 0000H");
     assert_says(&t, "(the instruction could not be read)");
     assert_says(&t, "IDT entry 8 at fffffe0000000080: could not be read");
     assert_says(&t, "R15 1122334455667788");
@@ -112,7 +113,7 @@ static void protected_mode(void **state)
     struct text t = {.used = 0};
 
     c->s.cr0 = CR0_PE;
-    c->s.idtr.limit = 0x6b;
+    c->s.idtr.limit = 0x43;
     c->faults[0] = (struct x86_fault_record){
         .vector = VEC_SS,
         .has_error = true,
@@ -134,8 +135,6 @@ static void protected_mode(void **state)
     c->faults[2] = (struct x86_fault_record){
         .vector = VEC_NP,
         .has_error = true,
-        .idt_entry_valid = true,
-        .idt_entry = {0x0010e70000081234},
     };
     report_triple_fault(c, take, &t);
     assert_says(&t, "#SS stack fault, error code 1235H (selector 1234H, LDT entry 582, while an "
@@ -145,8 +144,11 @@ static void protected_mode(void **state)
     assert_says(&t, "error code 0063H (IDT entry 12, while an event was delivered)");
     assert_says(&t, "(not an instruction)");
     assert_says(&t, "bytes ff ff");
-    assert_says(&t, "IDT entry 13: beyond the limit 006bH of the IDT");
+    assert_says(&t, "IDT entry 8: beyond the limit 0043H of the IDT");
     assert_says(&t, "error code 0000H (no selector)");
+    c->faults[1].idt_entry_valid = true;
+    c->faults[1].idt_entry[0] = 0x0010e70000081234;
+    report_triple_fault(c, take, &t);
     /* A 16-bit gate's upper offset bits are not part of it. */
     assert_says(&t, "16-bit trap gate, 0008:00001234, DPL 3, present");
 }

@@ -2,6 +2,7 @@
 %include "multiboot.inc"
 
 entry:
+    mov esp, 0x200000
     mov esi, text
     call puts
     mov al, 21

@@ -7,6 +7,7 @@ CMOS_DATA equ 0x71
 CELL equ 0x60
 
 entry:
+    mov esp, 0x200000
     mov esi, text
     call puts
     mov al, CELL

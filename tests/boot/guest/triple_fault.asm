@@ -3,10 +3,10 @@
 %include "multiboot.inc"
 
 entry:
+    mov esp, 0x200000
     mov esi, text
     call puts
     lidt [idtr]
-    mov esp, 0x200000
     mov ebx, 0xcafe0001
     mov eax, 0x1234
 fault:
