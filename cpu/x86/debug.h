@@ -76,13 +76,17 @@ static inline bool x86_any_breakpoint(const struct x86_cpu *s)
  * concerned; x86_state_changed asks. */
 static inline bool x86_debug_slow(const struct x86_cpu *s)
 {
-    return (s->rflags & (FLAG_TF | FLAG_RF)) || s->pending_db || x86_any_breakpoint(s);
+    const uint64_t virtual_interrupt = FLAG_VIF | FLAG_VIP;
+
+    return (s->rflags & (FLAG_TF | FLAG_RF)) || s->pending_db || x86_any_breakpoint(s) ||
+           (s->rflags & virtual_interrupt) == virtual_interrupt;
 }
 
 /* True if accesses to that page must be shown to x86_data_breakpoint. */
 bool x86_page_has_breakpoint(const struct x86_cpu *s, gva_t gva);
 
-/* Before the instruction at lin: true if #DB was delivered instead of it. */
+/* Before the instruction at lin: true if #DB (or the #GP of a virtual interrupt,
+ * VIF and VIP both set) was delivered instead of it. */
 bool x86_code_breakpoint(struct x86_vcpu *c, gva_t lin);
 
 /* After the access has succeeded (or where it no longer can fault). */

@@ -37,6 +37,9 @@ enum x86_event_kind {
     X86_EVENT_INT1,     /* ICEBP: no DPL check */
 };
 
+/* x86_insn.aux of INT3 and INTO: V86 mode extensions redirect INT n only. */
+enum { X86_INT_NOT_REDIRECTED = 1 };
+
 /*
  * Delivers one event through the IDT (or IVT in real mode): called with
  * reg[X86_RIP] == the RIP to save, outside of any instruction (c->cur is

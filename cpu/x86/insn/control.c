@@ -336,10 +336,11 @@ bool bind_int(struct x86_decode *d, struct x86_insn *i)
         return true;
     case ZYDIS_MNEMONIC_INT3:
         i->imm = VEC_BP;
-        i->aux = 1; /* never redirected in V86 mode as INT n is */
+        i->aux = X86_INT_NOT_REDIRECTED;
         i->fn = int_op;
         return true;
     case ZYDIS_MNEMONIC_INTO:
+        i->aux = X86_INT_NOT_REDIRECTED;
         i->fn = into;
         return true;
     case ZYDIS_MNEMONIC_INT1:
