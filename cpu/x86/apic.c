@@ -132,8 +132,7 @@ void apic_post(struct lapic *l, enum apic_delivery mode, uint8_t vector, bool le
         else
             atomic_fetch_and_explicit(&l->level[vector >> 6], ~BIT(vector & 63),
                                       memory_order_relaxed);
-        atomic_fetch_or_explicit(&l->request[vector >> 6], BIT(vector & 63),
-                                 memory_order_release);
+        atomic_fetch_or_explicit(&l->request[vector >> 6], BIT(vector & 63), memory_order_release);
         atomic_fetch_or_explicit(&l->inbox, 1u << (vector >> 6), memory_order_release);
         break;
     case DELIVERY_NMI:
@@ -149,8 +148,7 @@ void apic_post(struct lapic *l, enum apic_delivery mode, uint8_t vector, bool le
         old = atomic_load_explicit(&l->startup, memory_order_relaxed);
         do
             word = (old & STARTUP_INIT) | STARTUP_SIPI | vector;
-        while (!atomic_compare_exchange_weak_explicit(&l->startup, &old, word,
-                                                      memory_order_release,
+        while (!atomic_compare_exchange_weak_explicit(&l->startup, &old, word, memory_order_release,
                                                       memory_order_relaxed));
         vcpu_post(v, EVENT_STARTUP);
         return;
@@ -830,30 +828,18 @@ static int after_load(void *self, unsigned version)
 /* Not here: address and priority follow from the rest; request and level are
  * merged into IRR and TMR before saving. */
 static const struct state_field lapic_fields[] = {
-    STATE_INT(struct lapic, base),
-    STATE_INT(struct lapic, tpr),
-    STATE_INT(struct lapic, ldr),
-    STATE_INT(struct lapic, dfr),
-    STATE_INT(struct lapic, svr),
-    STATE_INT(struct lapic, esr),
-    STATE_INT(struct lapic, esr_latched),
-    STATE_INT(struct lapic, icr),
-    STATE_INTS(struct lapic, lvt),
-    STATE_INTS(struct lapic, irr),
-    STATE_INTS(struct lapic, isr),
-    STATE_INTS(struct lapic, tmr),
-    STATE_INT(struct lapic, extint),
-    STATE_INT(struct lapic, lint_remote_irr),
-    STATE_INT(struct lapic, timer_initial),
-    STATE_INT(struct lapic, timer_count),
-    STATE_INT(struct lapic, timer_divide),
-    STATE_INT(struct lapic, timer_tick),
-    STATE_INT(struct lapic, tsc_deadline),
-    STATE_TIMER(struct lapic, timer),
-    STATE_INT(struct lapic, inbox),
-    STATE_INT(struct lapic, startup),
-    STATE_INT(struct lapic, lint_level),
-    STATE_END,
+    STATE_INT(struct lapic, base),          STATE_INT(struct lapic, tpr),
+    STATE_INT(struct lapic, ldr),           STATE_INT(struct lapic, dfr),
+    STATE_INT(struct lapic, svr),           STATE_INT(struct lapic, esr),
+    STATE_INT(struct lapic, esr_latched),   STATE_INT(struct lapic, icr),
+    STATE_INTS(struct lapic, lvt),          STATE_INTS(struct lapic, irr),
+    STATE_INTS(struct lapic, isr),          STATE_INTS(struct lapic, tmr),
+    STATE_INT(struct lapic, extint),        STATE_INT(struct lapic, lint_remote_irr),
+    STATE_INT(struct lapic, timer_initial), STATE_INT(struct lapic, timer_count),
+    STATE_INT(struct lapic, timer_divide),  STATE_INT(struct lapic, timer_tick),
+    STATE_INT(struct lapic, tsc_deadline),  STATE_TIMER(struct lapic, timer),
+    STATE_INT(struct lapic, inbox),         STATE_INT(struct lapic, startup),
+    STATE_INT(struct lapic, lint_level),    STATE_END,
 };
 
 const struct state_table lapic_state = {

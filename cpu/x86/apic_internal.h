@@ -140,7 +140,7 @@ struct lapic {
     uint64_t icr;
     uint32_t lvt[LVT_COUNT];
     uint64_t irr[APIC_WORDS], isr[APIC_WORDS], tmr[APIC_WORDS];
-    uint32_t extint; /* an ExtINT message came and INTR has not dropped since */
+    uint32_t extint;          /* an ExtINT message came and INTR has not dropped since */
     uint32_t lint_remote_irr; /* one bit a pin */
 
     /* The timer stood at timer_count at crystal tick timer_tick; 0: stopped. */

@@ -10,8 +10,8 @@
  *
  * Threading: the owner's; reads the vCPU's state.
  */
-#include "cpu/x86/apic.h"
 #include "cpu/x86/cpuid.h"
+#include "cpu/x86/apic.h"
 #include "cpu/x86/msr.h"
 
 #define ANY_SUBLEAF UINT32_MAX
@@ -229,7 +229,8 @@ static void leaf_sizes(struct x86_vcpu *c, uint32_t subleaf, uint32_t out[4])
 #define CHARS(a, b, c, d) ((uint32_t)(a) | (b) << 8 | (c) << 16 | (uint32_t)(d) << 24)
 
 static const struct cpuid_row cpuid_rows[] = {
-    {0, ANY_SUBLEAF,
+    {0,
+     ANY_SUBLEAF,
      {MAX_BASIC, CHARS('G', 'e', 'n', 'u'), CHARS('n', 't', 'e', 'l'), CHARS('i', 'n', 'e', 'I')},
      leaf_0},
     {1, ANY_SUBLEAF, {SIGNATURE, 64 / 8 << 8, 0, 0}, leaf_1}, /* CLFLUSH line: 64 bytes */
@@ -246,20 +247,20 @@ static const struct cpuid_row cpuid_rows[] = {
     {0x15, ANY_SUBLEAF, {0}, leaf_15},
     {0x16, ANY_SUBLEAF, {0}, leaf_16},
     {0x1f, ANY_SUBLEAF, {0}, leaf_topology},
-    {HYPERVISOR_BASE, ANY_SUBLEAF,
+    {HYPERVISOR_BASE,
+     ANY_SUBLEAF,
      {HYPERVISOR_MAX, CHARS('V', 'i', 'r', 'e'), CHARS('o', 'V', 'i', 'r'),
       CHARS('e', 'o', 'V', 'M')},
      NULL},
     {HYPERVISOR_MAX, ANY_SUBLEAF, {0}, leaf_hypervisor_timing},
     {EXTENDED_BASE, ANY_SUBLEAF, {EXTENDED_MAX, 0, 0, 0}, NULL},
     {0x80000001, ANY_SUBLEAF, {0}, leaf_extended_1},
-    {0x80000002, ANY_SUBLEAF,
+    {0x80000002,
+     ANY_SUBLEAF,
      {CHARS('V', 'i', 'r', 'e'), CHARS('o', ' ', 'V', 'i'), CHARS('r', 't', 'u', 'a'),
       CHARS('l', ' ', 'P', 'r')},
      NULL},
-    {0x80000003, ANY_SUBLEAF,
-     {CHARS('o', 'c', 'e', 's'), CHARS('s', 'o', 'r', 0), 0, 0},
-     NULL},
+    {0x80000003, ANY_SUBLEAF, {CHARS('o', 'c', 'e', 's'), CHARS('s', 'o', 'r', 0), 0, 0}, NULL},
     {0x80000006, ANY_SUBLEAF, {0, 0, 2048u << 16 | 8u << 12 | 64, 0}, NULL}, /* L2 */
     {0x80000007, ANY_SUBLEAF, {0}, NULL},
     {0x80000008, ANY_SUBLEAF, {0}, leaf_sizes},
@@ -283,8 +284,8 @@ void x86_cpuid(struct x86_vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out
     /* Beyond the last leaf, Intel answers with the highest basic one. */
     if (!leaf_exists(c, leaf))
         leaf = MAX_BASIC;
-    while (row < end && (row->leaf != leaf ||
-                         (row->subleaf != ANY_SUBLEAF && row->subleaf != subleaf)))
+    while (row < end &&
+           (row->leaf != leaf || (row->subleaf != ANY_SUBLEAF && row->subleaf != subleaf)))
         row++;
     if (row == end)
         return;

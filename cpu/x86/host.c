@@ -20,42 +20,24 @@ enum host_registers {
 
 /* Features that run on the host processor; the rest is Vireo's own code. */
 static const uint8_t host_needs[X86_FEAT_COUNT] = {
-    [X86_FEAT_FPU] = HOST_PLAIN,
-    [X86_FEAT_MMX] = HOST_PLAIN,
-    [X86_FEAT_SSE] = HOST_PLAIN,
-    [X86_FEAT_SSE2] = HOST_PLAIN,
-    [X86_FEAT_SSE3] = HOST_PLAIN,
-    [X86_FEAT_SSSE3] = HOST_PLAIN,
-    [X86_FEAT_SSE4_1] = HOST_PLAIN,
-    [X86_FEAT_SSE4_2] = HOST_PLAIN,
-    [X86_FEAT_PCLMULQDQ] = HOST_PLAIN,
-    [X86_FEAT_AES] = HOST_PLAIN,
-    [X86_FEAT_SHA] = HOST_PLAIN,
-    [X86_FEAT_GFNI] = HOST_PLAIN,
-    [X86_FEAT_CX16] = HOST_PLAIN,
-    [X86_FEAT_POPCNT] = HOST_PLAIN,
-    [X86_FEAT_LZCNT] = HOST_PLAIN,
-    [X86_FEAT_BMI1] = HOST_PLAIN,
-    [X86_FEAT_BMI2] = HOST_PLAIN,
-    [X86_FEAT_ADX] = HOST_PLAIN,
-    [X86_FEAT_AVX] = HOST_YMM,
-    [X86_FEAT_F16C] = HOST_YMM,
-    [X86_FEAT_FMA] = HOST_YMM,
-    [X86_FEAT_AVX2] = HOST_YMM,
-    [X86_FEAT_VAES] = HOST_YMM,
-    [X86_FEAT_VPCLMULQDQ] = HOST_YMM,
-    [X86_FEAT_AVX_VNNI] = HOST_YMM,
-    [X86_FEAT_AVX512F] = HOST_ZMM,
-    [X86_FEAT_AVX512DQ] = HOST_ZMM,
-    [X86_FEAT_AVX512_IFMA] = HOST_ZMM,
-    [X86_FEAT_AVX512CD] = HOST_ZMM,
-    [X86_FEAT_AVX512BW] = HOST_ZMM,
-    [X86_FEAT_AVX512VL] = HOST_ZMM,
-    [X86_FEAT_AVX512_VBMI] = HOST_ZMM,
-    [X86_FEAT_AVX512_VBMI2] = HOST_ZMM,
-    [X86_FEAT_AVX512_VNNI] = HOST_ZMM,
-    [X86_FEAT_AVX512_BITALG] = HOST_ZMM,
-    [X86_FEAT_AVX512_VPOPCNTDQ] = HOST_ZMM,
+    [X86_FEAT_FPU] = HOST_PLAIN,         [X86_FEAT_MMX] = HOST_PLAIN,
+    [X86_FEAT_SSE] = HOST_PLAIN,         [X86_FEAT_SSE2] = HOST_PLAIN,
+    [X86_FEAT_SSE3] = HOST_PLAIN,        [X86_FEAT_SSSE3] = HOST_PLAIN,
+    [X86_FEAT_SSE4_1] = HOST_PLAIN,      [X86_FEAT_SSE4_2] = HOST_PLAIN,
+    [X86_FEAT_PCLMULQDQ] = HOST_PLAIN,   [X86_FEAT_AES] = HOST_PLAIN,
+    [X86_FEAT_SHA] = HOST_PLAIN,         [X86_FEAT_GFNI] = HOST_PLAIN,
+    [X86_FEAT_CX16] = HOST_PLAIN,        [X86_FEAT_POPCNT] = HOST_PLAIN,
+    [X86_FEAT_LZCNT] = HOST_PLAIN,       [X86_FEAT_BMI1] = HOST_PLAIN,
+    [X86_FEAT_BMI2] = HOST_PLAIN,        [X86_FEAT_ADX] = HOST_PLAIN,
+    [X86_FEAT_AVX] = HOST_YMM,           [X86_FEAT_F16C] = HOST_YMM,
+    [X86_FEAT_FMA] = HOST_YMM,           [X86_FEAT_AVX2] = HOST_YMM,
+    [X86_FEAT_VAES] = HOST_YMM,          [X86_FEAT_VPCLMULQDQ] = HOST_YMM,
+    [X86_FEAT_AVX_VNNI] = HOST_YMM,      [X86_FEAT_AVX512F] = HOST_ZMM,
+    [X86_FEAT_AVX512DQ] = HOST_ZMM,      [X86_FEAT_AVX512_IFMA] = HOST_ZMM,
+    [X86_FEAT_AVX512CD] = HOST_ZMM,      [X86_FEAT_AVX512BW] = HOST_ZMM,
+    [X86_FEAT_AVX512VL] = HOST_ZMM,      [X86_FEAT_AVX512_VBMI] = HOST_ZMM,
+    [X86_FEAT_AVX512_VBMI2] = HOST_ZMM,  [X86_FEAT_AVX512_VNNI] = HOST_ZMM,
+    [X86_FEAT_AVX512_BITALG] = HOST_ZMM, [X86_FEAT_AVX512_VPOPCNTDQ] = HOST_ZMM,
     [X86_FEAT_AVX512_BF16] = HOST_ZMM,
 };
 
@@ -83,8 +65,8 @@ bool x86_host_has(enum x86_feature f)
     if (host_needs[f] == HOST_NOT_NEEDED)
         return true;
     info = &x86_feature_info[f];
-    if (!__get_cpuid_count(info->leaf, info->subleaf, &out[CPUID_EAX],
-                           &out[CPUID_EBX], &out[CPUID_ECX], &out[CPUID_EDX]))
+    if (!__get_cpuid_count(info->leaf, info->subleaf, &out[CPUID_EAX], &out[CPUID_EBX],
+                           &out[CPUID_ECX], &out[CPUID_EDX]))
         return false;
     if (!(out[info->reg] >> info->bit & 1))
         return false;

@@ -15,7 +15,7 @@
 #include "cpu/x86/state.h"
 
 enum {
-    PHYS_BITS_MAX = 46,   /* as servers have it */
+    PHYS_BITS_MAX = 46,    /* as servers have it */
     PHYS_BITS_LEVELS = 40, /* without 1 GiB pages firmware maps all of it in small ones */
     LINEAR_BITS = 48,
     LINEAR_BITS_LA57 = 57,
@@ -30,46 +30,110 @@ const struct x86_feature_info x86_feature_info[X86_FEAT_COUNT] = {
 
 /* First needs second. */
 static const uint8_t feature_needs[][2] = {
-#define NEEDS(a, b) {X86_FEAT_##a, X86_FEAT_##b}
-    NEEDS(MMX, FPU), NEEDS(FXSR, FPU), NEEDS(SSE, FXSR), NEEDS(SSE2, SSE), NEEDS(SSE3, SSE2),
-    NEEDS(SSSE3, SSE3), NEEDS(SSE4_1, SSSE3), NEEDS(SSE4_2, SSE4_1), NEEDS(PCLMULQDQ, SSE2),
-    NEEDS(AES, SSE2), NEEDS(SHA, SSSE3), NEEDS(GFNI, SSE2), NEEDS(FDP_EXCPTN_ONLY, FPU),
+#define NEEDS(a, b)                                                                                \
+    {                                                                                              \
+        X86_FEAT_##a, X86_FEAT_##b                                                                 \
+    }
+    NEEDS(MMX, FPU),
+    NEEDS(FXSR, FPU),
+    NEEDS(SSE, FXSR),
+    NEEDS(SSE2, SSE),
+    NEEDS(SSE3, SSE2),
+    NEEDS(SSSE3, SSE3),
+    NEEDS(SSE4_1, SSSE3),
+    NEEDS(SSE4_2, SSE4_1),
+    NEEDS(PCLMULQDQ, SSE2),
+    NEEDS(AES, SSE2),
+    NEEDS(SHA, SSSE3),
+    NEEDS(GFNI, SSE2),
+    NEEDS(FDP_EXCPTN_ONLY, FPU),
     NEEDS(ZERO_FCS_FDS, FPU),
-    NEEDS(XSAVE, FXSR), NEEDS(XSAVEOPT, XSAVE), NEEDS(XSAVEC, XSAVE), NEEDS(XGETBV1, XSAVE),
-    NEEDS(PKU, XSAVE), NEEDS(PKU, LM),
-    NEEDS(AVX, XSAVE), NEEDS(AVX, SSE4_2), NEEDS(F16C, AVX), NEEDS(FMA, AVX), NEEDS(AVX2, AVX),
-    NEEDS(VAES, AVX), NEEDS(VAES, AES), NEEDS(VPCLMULQDQ, AVX), NEEDS(VPCLMULQDQ, PCLMULQDQ),
+    NEEDS(XSAVE, FXSR),
+    NEEDS(XSAVEOPT, XSAVE),
+    NEEDS(XSAVEC, XSAVE),
+    NEEDS(XGETBV1, XSAVE),
+    NEEDS(PKU, XSAVE),
+    NEEDS(PKU, LM),
+    NEEDS(AVX, XSAVE),
+    NEEDS(AVX, SSE4_2),
+    NEEDS(F16C, AVX),
+    NEEDS(FMA, AVX),
+    NEEDS(AVX2, AVX),
+    NEEDS(VAES, AVX),
+    NEEDS(VAES, AES),
+    NEEDS(VPCLMULQDQ, AVX),
+    NEEDS(VPCLMULQDQ, PCLMULQDQ),
     NEEDS(AVX_VNNI, AVX2),
-    NEEDS(AVX512F, AVX2), NEEDS(AVX512F, FMA), NEEDS(AVX512F, F16C), NEEDS(AVX512DQ, AVX512F),
-    NEEDS(AVX512_IFMA, AVX512F), NEEDS(AVX512CD, AVX512F), NEEDS(AVX512BW, AVX512F),
-    NEEDS(AVX512VL, AVX512F), NEEDS(AVX512_VBMI, AVX512BW), NEEDS(AVX512_VBMI2, AVX512BW),
-    NEEDS(AVX512_VNNI, AVX512F), NEEDS(AVX512_BITALG, AVX512BW),
-    NEEDS(AVX512_VPOPCNTDQ, AVX512F), NEEDS(AVX512_BF16, AVX512BW),
-    NEEDS(X2APIC, APIC), NEEDS(X2APIC, MSR), NEEDS(APIC, MSR), NEEDS(TSC_DEADLINE, APIC),
-    NEEDS(TSC_DEADLINE, TSC), NEEDS(ARAT, APIC), NEEDS(TSC_ADJUST, TSC), NEEDS(TSC_ADJUST, MSR),
-    NEEDS(RDTSCP, TSC), NEEDS(RDPID, RDTSCP), NEEDS(INVARIANT_TSC, TSC), NEEDS(SEP, MSR),
-    NEEDS(MTRR, MSR), NEEDS(PAT, MSR), NEEDS(MCE, MSR), NEEDS(MCA, MCE), NEEDS(PSE36, PSE),
-    NEEDS(NX, PAE), NEEDS(NX, MSR), NEEDS(LM, PAE), NEEDS(LM, NX), NEEDS(LM, MSR), NEEDS(LM, PGE),
-    NEEDS(LM, CX8), NEEDS(LM, CMOV), NEEDS(LM, SSE2), NEEDS(SYSCALL, LM), NEEDS(LAHF64, LM),
-    NEEDS(GBPAGES, LM), NEEDS(LA57, LM), NEEDS(PCID, LM), NEEDS(CX16, LM), NEEDS(FSGSBASE, LM),
-    NEEDS(SPEC_CTRL, MSR), NEEDS(SSBD, SPEC_CTRL), NEEDS(ARCH_CAPABILITIES, MSR),
+    NEEDS(AVX512F, AVX2),
+    NEEDS(AVX512F, FMA),
+    NEEDS(AVX512F, F16C),
+    NEEDS(AVX512DQ, AVX512F),
+    NEEDS(AVX512_IFMA, AVX512F),
+    NEEDS(AVX512CD, AVX512F),
+    NEEDS(AVX512BW, AVX512F),
+    NEEDS(AVX512VL, AVX512F),
+    NEEDS(AVX512_VBMI, AVX512BW),
+    NEEDS(AVX512_VBMI2, AVX512BW),
+    NEEDS(AVX512_VNNI, AVX512F),
+    NEEDS(AVX512_BITALG, AVX512BW),
+    NEEDS(AVX512_VPOPCNTDQ, AVX512F),
+    NEEDS(AVX512_BF16, AVX512BW),
+    NEEDS(X2APIC, APIC),
+    NEEDS(X2APIC, MSR),
+    NEEDS(APIC, MSR),
+    NEEDS(TSC_DEADLINE, APIC),
+    NEEDS(TSC_DEADLINE, TSC),
+    NEEDS(ARAT, APIC),
+    NEEDS(TSC_ADJUST, TSC),
+    NEEDS(TSC_ADJUST, MSR),
+    NEEDS(RDTSCP, TSC),
+    NEEDS(RDPID, RDTSCP),
+    NEEDS(INVARIANT_TSC, TSC),
+    NEEDS(SEP, MSR),
+    NEEDS(MTRR, MSR),
+    NEEDS(PAT, MSR),
+    NEEDS(MCE, MSR),
+    NEEDS(MCA, MCE),
+    NEEDS(PSE36, PSE),
+    NEEDS(NX, PAE),
+    NEEDS(NX, MSR),
+    NEEDS(LM, PAE),
+    NEEDS(LM, NX),
+    NEEDS(LM, MSR),
+    NEEDS(LM, PGE),
+    NEEDS(LM, CX8),
+    NEEDS(LM, CMOV),
+    NEEDS(LM, SSE2),
+    NEEDS(SYSCALL, LM),
+    NEEDS(LAHF64, LM),
+    NEEDS(GBPAGES, LM),
+    NEEDS(LA57, LM),
+    NEEDS(PCID, LM),
+    NEEDS(CX16, LM),
+    NEEDS(FSGSBASE, LM),
+    NEEDS(SPEC_CTRL, MSR),
+    NEEDS(SSBD, SPEC_CTRL),
+    NEEDS(ARCH_CAPABILITIES, MSR),
 #undef NEEDS
 };
 
 /* What every model has: the system's side of a 64-bit processor, which costs
  * no instructions of the host. */
 #define SYSTEM_FEATURES(X)                                                                         \
-    X(FPU) X(VME) X(DE) X(PSE) X(TSC) X(MSR) X(PAE) X(MCE) X(CX8) X(APIC) X(SEP) X(MTRR) X(PGE)    \
-    X(MCA) X(CMOV) X(PAT) X(PSE36) X(CLFSH) X(MMX) X(FXSR) X(SSE) X(SSE2) X(SS) X(PCID)            \
-    X(X2APIC) X(TSC_DEADLINE) X(HYPERVISOR) X(ARAT) X(TSC_ADJUST) X(SMEP) X(SMAP) X(UMIP)          \
-    X(ERMS) X(FSRM) X(INVPCID) X(ZERO_FCS_FDS) X(FDP_EXCPTN_ONLY) X(MD_CLEAR) X(SPEC_CTRL)         \
-    X(ARCH_CAPABILITIES) X(SSBD) X(PREFETCHW) X(SYSCALL) X(NX) X(RDTSCP) X(LM) X(INVARIANT_TSC)
+    X(FPU)                                                                                         \
+    X(VME) X(DE) X(PSE) X(TSC) X(MSR) X(PAE) X(MCE) X(CX8) X(APIC) X(SEP) X(MTRR) X(PGE) X(MCA)    \
+        X(CMOV) X(PAT) X(PSE36) X(CLFSH) X(MMX) X(FXSR) X(SSE) X(SSE2) X(SS) X(PCID) X(X2APIC)     \
+            X(TSC_DEADLINE) X(HYPERVISOR) X(ARAT) X(TSC_ADJUST) X(SMEP) X(SMAP) X(UMIP) X(ERMS)    \
+                X(FSRM) X(INVPCID) X(ZERO_FCS_FDS) X(FDP_EXCPTN_ONLY) X(MD_CLEAR) X(SPEC_CTRL)     \
+                    X(ARCH_CAPABILITIES) X(SSBD) X(PREFETCHW) X(SYSCALL) X(NX) X(RDTSCP) X(LM)     \
+                        X(INVARIANT_TSC)
 
 /* The levels of the x86-64 psABI, 3.1.1, with what came beside them. */
 #define V2_FEATURES(X) X(CX16) X(LAHF64) X(POPCNT) X(SSE3) X(SSSE3) X(SSE4_1) X(SSE4_2)
 #define V3_FEATURES(X)                                                                             \
-    X(AVX) X(AVX2) X(BMI1) X(BMI2) X(F16C) X(FMA) X(LZCNT) X(MOVBE) X(XSAVE) X(XSAVEOPT)           \
-    X(AES) X(PCLMULQDQ) X(FSGSBASE) X(RDRAND)
+    X(AVX)                                                                                         \
+    X(AVX2) X(BMI1) X(BMI2) X(F16C) X(FMA) X(LZCNT) X(MOVBE) X(XSAVE) X(XSAVEOPT) X(AES)           \
+        X(PCLMULQDQ) X(FSGSBASE) X(RDRAND)
 
 #define X(id) X86_FEAT_##id,
 static const uint8_t v2_list[] = {SYSTEM_FEATURES(X) V2_FEATURES(X)};
@@ -188,9 +252,10 @@ static int model_change(struct x86_model *m, const char *word, size_t length, st
                          "no processor feature is called '%.*s': 'vireo doctor' lists them",
                          (int)length - 1, word + 1);
     if (listed(not_chosen, ARRAY_SIZE(not_chosen), f))
-        return error_set(err, -EINVAL,
-                         "the processor feature '%s' follows from the others: leave it out of --cpu",
-                         x86_feature_name(f));
+        return error_set(
+            err, -EINVAL,
+            "the processor feature '%s' follows from the others: leave it out of --cpu",
+            x86_feature_name(f));
     if (word[0] == '+')
         return feature_add(m, f, err);
     feature_remove(m, f);

@@ -17,7 +17,7 @@ enum msr_flags {
     MSR_READ = 1 << 0,
     MSR_WRITE = 1 << 1,
     MSR_RW = MSR_READ | MSR_WRITE,
-    MSR_ABSENT = 1 << 2,    /* known, not here: #GP without a word */
+    MSR_ABSENT = 1 << 2,      /* known, not here: #GP without a word */
     MSR_INIT_RESETS = 1 << 3, /* INIT is like RESET for it (SDM Vol. 3, table 9-1) */
 };
 
@@ -26,7 +26,7 @@ struct msr_row {
     uint16_t count;
     uint8_t feature; /* enum x86_feature */
     uint8_t flags;
-    uint16_t field;    /* offset in struct x86_cpu of the first; 0: none */
+    uint16_t field; /* offset in struct x86_cpu of the first; 0: none */
     uint64_t reset;
     uint64_t reserved; /* writing one of them is #GP */
     uint64_t ignored;  /* read as zero, whatever is written */
@@ -189,8 +189,8 @@ static bool debugctl_write(struct x86_vcpu *c, uint32_t n, uint64_t value)
     if (value & ~(uint64_t)(DEBUGCTL_LBR | DEBUGCTL_BTF))
         return false;
     if (value)
-        vlog(c->vm->log, MSR, GUEST, "cpu %u: IA32_DEBUGCTL = %#llx has no effect",
-             c->vcpu.index, (unsigned long long)value);
+        vlog(c->vm->log, MSR, GUEST, "cpu %u: IA32_DEBUGCTL = %#llx has no effect", c->vcpu.index,
+             (unsigned long long)value);
     return true;
 }
 
@@ -283,7 +283,10 @@ static bool fs_gs_write(struct x86_vcpu *c, uint32_t n, uint64_t value)
 /* ---- the table ---- */
 
 #define FEAT(id) X86_FEAT_##id
-#define NOT_HERE(index) {.first = (index), .count = 1, .feature = FEAT(ALWAYS), .flags = MSR_ABSENT}
+#define NOT_HERE(index)                                                                            \
+    {                                                                                              \
+        .first = (index), .count = 1, .feature = FEAT(ALWAYS), .flags = MSR_ABSENT                 \
+    }
 
 static const struct msr_row msr_rows[] = {
     {MSR_P5_MC_ADDR, 2, FEAT(MCE), MSR_RW, .read = zero_read, .write = nothing_write},
@@ -305,14 +308,14 @@ static const struct msr_row msr_rows[] = {
     NOT_HERE(MSR_PLATFORM_INFO),
     NOT_HERE(MSR_CORE_CAPABILITIES),
     {MSR_MTRRCAP, 1, FEAT(MTRR), MSR_READ, .read = x86_mtrr_cap_read},
-    {MSR_ARCH_CAPABILITIES, 1, FEAT(ARCH_CAPABILITIES), MSR_READ,
-     .read = arch_capabilities_read},
+    {MSR_ARCH_CAPABILITIES, 1, FEAT(ARCH_CAPABILITIES), MSR_READ, .read = arch_capabilities_read},
     NOT_HERE(MSR_MISC_FEATURES_ENABLES),
     {MSR_SYSENTER_CS, 1, FEAT(SEP), MSR_RW, FIELD(sysenter_cs), .ignored = BITS(63, 32)},
     {MSR_SYSENTER_ESP, 1, FEAT(SEP), MSR_RW, FIELD(sysenter_esp), .valid = canonical},
     {MSR_SYSENTER_EIP, 1, FEAT(SEP), MSR_RW, FIELD(sysenter_eip), .valid = canonical},
     {MSR_MCG_CAP, 1, FEAT(MCA), MSR_READ, .read = mcg_cap_read},
-    {MSR_MCG_STATUS, 1, FEAT(MCA), MSR_RW, FIELD(mcg_status), .reserved = ~(uint64_t)MCG_STATUS_BITS},
+    {MSR_MCG_STATUS, 1, FEAT(MCA), MSR_RW, FIELD(mcg_status),
+     .reserved = ~(uint64_t)MCG_STATUS_BITS},
     {MSR_MCG_CTL, 1, FEAT(MCA), MSR_RW, FIELD(mcg_ctl)},
     {MSR_MISC_ENABLE, 1, FEAT(ALWAYS), MSR_RW, FIELD(misc_enable),
      .reset = MISC_FAST_STRINGS | MISC_BTS_UNAVAILABLE | MISC_PEBS_UNAVAILABLE,

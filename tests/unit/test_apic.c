@@ -114,9 +114,9 @@ static void message(uint32_t dest, bool logical, bool redirect, uint32_t data)
 {
     struct irq_message_port port = apic_bus_port(f.bus);
 
-    irq_message_send(&port, (struct irq_message){0xfee00000u | dest << 12 | redirect << 3 |
-                                                     (uint32_t)logical << 2,
-                                                 data});
+    irq_message_send(&port,
+                     (struct irq_message){
+                         0xfee00000u | dest << 12 | redirect << 3 | (uint32_t)logical << 2, data});
 }
 
 static void test_reset(void **state)
@@ -176,19 +176,32 @@ static void test_x2apic_faults(void **state)
         unsigned reg;
         uint64_t value;
     } bad[] = {
-        {REG_ID, 0},           {REG_VERSION, 0},
-        {REG_PPR, 0},          {REG_LDR, 0},
-        {REG_DFR, ~0u},        {REG_ICR_HIGH, 0},
-        {REG_LVT_CMCI, 0},     {REG_TPR, 0x100},
-        {REG_TPR, BIT(32)},    {REG_EOI, 1},
-        {REG_ESR, 1},          {REG_SVR, 0x2000},
-        {REG_IRR, 0},          {REG_ISR + 7, 0},
-        {REG_TMR, 0},          {REG_TIMER_CURRENT, 0},
-        {REG_TIMER_DIVIDE, 4}, {REG_LVT + LVT_TIMER, 1 << 19},
-        {REG_LVT, 3 << 17},    {REG_LVT + LVT_ERROR, 1 << 8},
-        {REG_SELF_IPI, 256},   {REG_ICR, 1 << 12},
-        {REG_ICR, 1 << 20},    {0x00, 0},
-        {0x3a, 0},             {0x40, 0},
+        {REG_ID, 0},
+        {REG_VERSION, 0},
+        {REG_PPR, 0},
+        {REG_LDR, 0},
+        {REG_DFR, ~0u},
+        {REG_ICR_HIGH, 0},
+        {REG_LVT_CMCI, 0},
+        {REG_TPR, 0x100},
+        {REG_TPR, BIT(32)},
+        {REG_EOI, 1},
+        {REG_ESR, 1},
+        {REG_SVR, 0x2000},
+        {REG_IRR, 0},
+        {REG_ISR + 7, 0},
+        {REG_TMR, 0},
+        {REG_TIMER_CURRENT, 0},
+        {REG_TIMER_DIVIDE, 4},
+        {REG_LVT + LVT_TIMER, 1 << 19},
+        {REG_LVT, 3 << 17},
+        {REG_LVT + LVT_ERROR, 1 << 8},
+        {REG_SELF_IPI, 256},
+        {REG_ICR, 1 << 12},
+        {REG_ICR, 1 << 20},
+        {0x00, 0},
+        {0x3a, 0},
+        {0x40, 0},
         {0xff, 0},
     };
     uint64_t v;

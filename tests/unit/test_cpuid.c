@@ -294,11 +294,11 @@ static void test_frequencies(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_models),        cmocka_unit_test(test_dependencies),
-        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_names_are_unique),
-        cmocka_unit_test(test_identity),      cmocka_unit_test(test_features_show),
-        cmocka_unit_test(test_dynamic_bits),  cmocka_unit_test(test_topology),
-        cmocka_unit_test(test_xsave_sizes),   cmocka_unit_test(test_frequencies),
+        cmocka_unit_test(test_models),       cmocka_unit_test(test_dependencies),
+        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_names_are_unique),
+        cmocka_unit_test(test_identity),     cmocka_unit_test(test_features_show),
+        cmocka_unit_test(test_dynamic_bits), cmocka_unit_test(test_topology),
+        cmocka_unit_test(test_xsave_sizes),  cmocka_unit_test(test_frequencies),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -152,7 +152,7 @@ static void test_tsc(void **state)
 static void test_efer(void **state)
 {
     wr_gp(MSR_EFER, BIT(1));
-    wr_gp(MSR_EFER, BIT(12)); /* SVME is another vendor's */
+    wr_gp(MSR_EFER, BIT(12));          /* SVME is another vendor's */
     wr(MSR_EFER, EFER_LMA | EFER_NXE); /* LMA is read-only */
     assert_int_equal(rd(MSR_EFER), EFER_NXE);
     wr(MSR_EFER, EFER_LME);
@@ -171,8 +171,8 @@ static void test_efer(void **state)
 
 static void test_canonical(void **state)
 {
-    static const uint32_t msrs[] = {MSR_LSTAR,        MSR_CSTAR,          MSR_FS_BASE,
-                                    MSR_GS_BASE,      MSR_KERNEL_GS_BASE, MSR_SYSENTER_ESP,
+    static const uint32_t msrs[] = {MSR_LSTAR,       MSR_CSTAR,          MSR_FS_BASE,
+                                    MSR_GS_BASE,     MSR_KERNEL_GS_BASE, MSR_SYSENTER_ESP,
                                     MSR_SYSENTER_EIP};
 
     for (unsigned n = 0; n < ARRAY_SIZE(msrs); n++) {
@@ -343,10 +343,10 @@ static void test_long_mode(void **state)
     c->s.seg[X86_CS].attr &= ~(uint32_t)SEG_L;
     ok(cr0, CR0_PG | CR0_PE);
     assert_int_equal(c->s.efer, EFER_LME | EFER_LMA);
-    gp(cr4, 0);                /* PAE stays */
-    gp(cr0, CR0_PG);           /* PE too */
+    gp(cr4, 0);      /* PAE stays */
+    gp(cr0, CR0_PG); /* PE too */
     c->s.seg[X86_CS].attr |= SEG_L;
-    gp(cr0, CR0_PE);           /* not from 64-bit mode */
+    gp(cr0, CR0_PE); /* not from 64-bit mode */
     c->s.seg[X86_CS].attr &= ~(uint32_t)SEG_L;
     ok(cr0, CR0_PE);
     assert_int_equal(c->s.efer, EFER_LME);
@@ -360,7 +360,7 @@ static void test_cr3(void **state)
     assert_int_equal(c->s.cr3, 0x12345018);
     gp(cr3, BIT(f.model.phys_bits));
     gp(cr3, BIT(62));
-    gp(cr3, BIT(63)); /* means something with PCIDE only */
+    gp(cr3, BIT(63));             /* means something with PCIDE only */
     gp(cr4, CR4_PAE | CR4_PCIDE); /* CR3[11:0] is not zero */
     ok(cr3, 0x12345000);
     ok(cr4, CR4_PAE | CR4_PCIDE);
@@ -379,7 +379,7 @@ static void test_cr4(void **state)
     gp(cr4, BIT(23)); /* CET */
     gp(cr4, BIT(31));
     gp(cr4, BIT(32));
-    gp(cr4, CR4_LA57); /* the model has none */
+    gp(cr4, CR4_LA57);  /* the model has none */
     gp(cr4, CR4_PCIDE); /* not in long mode */
     ok(cr4, CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE | CR4_MCE | CR4_PCE |
                 CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_OSXSAVE | CR4_SMEP |
