@@ -108,6 +108,12 @@ static void update_bars(struct pci_function *f)
     address_space_commit(&vm->memory);
 }
 
+static bool bar_is_free(const struct pci_function *f, unsigned index)
+{
+    return index < PCI_BAR_COUNT && f->bars[index].kind == PCI_BAR_NONE &&
+           (index == 0 || f->bars[index - 1].kind != PCI_BAR_MEMORY64);
+}
+
 static int bar_add(struct pci_function *f, unsigned index, enum pci_bar_kind kind,
                    bool prefetchable, const struct region *template, struct error *err)
 {
@@ -118,8 +124,8 @@ static int bar_add(struct pci_function *f, unsigned index, enum pci_bar_kind kin
     struct vm *vm = f->bus->vm;
     int rc;
 
-    if (index >= PCI_BAR_COUNT || kind == PCI_BAR_NONE || bar->kind != PCI_BAR_NONE ||
-        (kind == PCI_BAR_MEMORY64 && index + 1 >= PCI_BAR_COUNT) || (size & (size - 1)) ||
+    if (kind == PCI_BAR_NONE || !bar_is_free(f, index) ||
+        (kind == PCI_BAR_MEMORY64 && !bar_is_free(f, index + 1)) || (size & (size - 1)) ||
         size < (is_io ? 4 : 16) || (is_io && size > 256) ||
         (kind == PCI_BAR_MEMORY32 && size > 2 * GiB))
         return error_set(err, -EINVAL, "%s: impossible PCI BAR %u of %llu bytes", template->name,
