@@ -166,6 +166,7 @@ void x86_vcpu_init(struct x86_vcpu *c)
 void x86_set_intr(struct x86_vcpu *c, bool level)
 {
     atomic_store_explicit(&c->intr_level, level, memory_order_release);
+    lapic_lint(c->lapic, 0, level); /* LINT0 in other modes than ExtINT */
     if (level)
         vcpu_post(&c->vcpu, EVENT_INTERRUPT);
 }
