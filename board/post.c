@@ -48,6 +48,10 @@ enum post_port {
     PORT_ELCR2 = 0x4d1,
 };
 
+enum uart_register { UART_DLL = 0, UART_DLM = 1, UART_LCR = 3 };
+enum uart_lcr { UART_LCR_8N1 = 0x03, UART_LCR_DLAB = 0x80 };
+static const uint16_t com_port[PC_COM_PORTS] = {0x3f8, 0x2f8, 0x3e8, 0x2e8};
+
 enum lapic_register {
     LAPIC_SVR = 0xf0,
     LAPIC_LVT_LINT0 = 0x350,
@@ -229,7 +233,6 @@ static void post_low_memory(struct pc *pc)
 {
     struct address_space *as = &pc->vm->memory;
     uint8_t low[BDA_END] = {0};
-    static const uint16_t com_port[PC_COM_PORTS] = {0x3f8, 0x2f8, 0x3e8, 0x2e8};
     uint8_t ebda[PC_EBDA_BYTES] = {PC_EBDA_BYTES / KiB};
     unsigned coms = 0;
 
@@ -265,6 +268,19 @@ static void post_low_memory(struct pc *pc)
     as_write(as, PC_EBDA, ebda, sizeof ebda);
 }
 
+/* 115200 baud, 8N1: a kernel's first words come before it has set the line up. */
+static void post_serial(struct pc *pc)
+{
+    for (unsigned n = 0; n < PC_COM_PORTS; n++) {
+        if (!(pc->com_ports & 1u << n))
+            continue;
+        outb(pc, com_port[n] + UART_LCR, UART_LCR_DLAB | UART_LCR_8N1);
+        outb(pc, com_port[n] + UART_DLL, 1);
+        outb(pc, com_port[n] + UART_DLM, 0);
+        outb(pc, com_port[n] + UART_LCR, UART_LCR_8N1);
+    }
+}
+
 /* The tables, and the F-segment that leads to them. */
 static gpa_t post_tables(struct pc *pc)
 {
@@ -293,6 +309,7 @@ void board_post(struct pc *pc, gpa_t *rsdp)
     post_chipset(pc);
     post_interrupt_controllers(pc);
     post_mtrrs(pc);
+    post_serial(pc);
     post_low_memory(pc);
     *rsdp = post_tables(pc);
 }
