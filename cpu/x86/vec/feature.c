@@ -69,7 +69,7 @@ static bool is_integer(ZydisMnemonic m)
 
 x86_binder *vec_binder_for(const ZydisDecodedInstruction *z)
 {
-    if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->meta.isa_set == ZYDIS_ISA_SET_SSE3X87)
+    if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->meta.category == ZYDIS_CATEGORY_X87_ALU)
         return bind_x87;
     switch (z->meta.isa_set) {
     case ZYDIS_ISA_SET_FXSAVE:
@@ -178,6 +178,19 @@ static bool uses_mxcsr(const struct x86_decode *d)
     }
     if (z->meta.category == ZYDIS_CATEGORY_CONVERT)
         return true;
+    switch (z->meta.exception_class) { /* the types with floating-point exceptions */
+    case ZYDIS_EXCEPTION_CLASS_SSE2:
+    case ZYDIS_EXCEPTION_CLASS_SSE3:
+    case ZYDIS_EXCEPTION_CLASS_AVX2:
+    case ZYDIS_EXCEPTION_CLASS_AVX3:
+    case ZYDIS_EXCEPTION_CLASS_AVX11:
+    case ZYDIS_EXCEPTION_CLASS_E2 ... ZYDIS_EXCEPTION_CLASS_E3NF:
+    case ZYDIS_EXCEPTION_CLASS_E11:
+    case ZYDIS_EXCEPTION_CLASS_E11NF:
+        return true;
+    default:
+        break;
+    }
     /* Anything else on floating-point elements: saying yes too often costs a
      * little time, saying no wrongly would lose flags. */
     for (unsigned n = 0; n < z->operand_count; n++) {

@@ -293,7 +293,9 @@ static bool suppresses_faults(const struct x86_decode *d)
     switch (d->z.mnemonic) {
     case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
     case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
-        return false; /* type E4NF: the mask is of bytes, the operand of quadwords */
+    case ZYDIS_MNEMONIC_VDBPSADBW:
+    case ZYDIS_MNEMONIC_VCVTNE2PS2BF16:
+        return false; /* type E4NF: mask bits and memory elements do not correspond */
     default:
         break;
     }

@@ -360,14 +360,17 @@ void vec_misaligned(struct x86_vcpu *c, const struct x86_insn *i, uint64_t ea, b
 
 /* ---- life ---- */
 
+void vec_leave(struct x86_vcpu *c)
+{
+    if (likely(!c->vec->live))
+        return;
+    vec_x87_leave(c);
+    vec_mxcsr_leave(c);
+}
+
 void vec_sync(struct x86_vcpu *c)
 {
-    struct vec_runtime *rt = c->vec;
-
-    if (rt->live) {
-        vec_x87_leave(c);
-        vec_mxcsr_leave(c);
-    }
+    vec_leave(c);
     c->s.xinuse = vec_xinuse(&c->s);
 }
 

@@ -11,7 +11,8 @@
  *
  * Rules for the rest of the processor:
  *  - call vec_sync() before anybody but this folder reads or writes x86_cpu.x,
- *    before device code runs on the processor's thread, and when run() returns;
+ *    and when run() returns;
+ *  - call vec_leave() before device code runs on the processor's thread;
  *  - call vec_flush() only when no decoded instruction is left (it frees all
  *    thunks), and ask vec_needs_flush() before decoding another block.
  *
@@ -36,6 +37,10 @@ uint8_t vec_gates(const struct x86_cpu *s);
 
 /* x86_cpu.x and x86_cpu.xinuse are true afterwards, the host has its defaults. */
 void vec_sync(struct x86_vcpu *c);
+
+/* The same without xinuse, and cheaper: before device code runs on this
+ * processor's thread, which may use the host's floating-point units. */
+void vec_leave(struct x86_vcpu *c);
 
 void vec_flush(struct x86_vcpu *c);
 bool vec_needs_flush(const struct x86_vcpu *c);

@@ -154,28 +154,28 @@ static enum x86_next x87_wait(struct x86_vcpu *c, const struct x86_insn *i)
     X86_NEXT(c, i);
 }
 
-/* What 8087 and 287 did, and nothing since. */
-static bool is_control(ZydisMnemonic m, unsigned *flags)
+static unsigned control_flags(ZydisMnemonic m)
 {
     switch (m) {
     case ZYDIS_MNEMONIC_FNINIT:
     case ZYDIS_MNEMONIC_FNCLEX:
     case ZYDIS_MNEMONIC_FNSTCW:
     case ZYDIS_MNEMONIC_FNSTSW:
-        *flags |= XF_NO_WAIT | XF_CONTROL;
-        return true;
+    case ZYDIS_MNEMONIC_FENI8087_NOP: /* did something on the 8087 and the 287 only */
+    case ZYDIS_MNEMONIC_FDISI8087_NOP:
+    case ZYDIS_MNEMONIC_FSETPM287_NOP:
+        return XF_NO_WAIT | XF_CONTROL;
     case ZYDIS_MNEMONIC_FLDCW:
-        *flags |= XF_CONTROL;
-        return true;
+        return XF_CONTROL;
     default:
-        return false;
+        return 0;
     }
 }
 
 bool bind_x87(struct x86_decode *d, struct x86_insn *i)
 {
     const ZydisDecodedOperand *mem = vec_mem_operand(d);
-    unsigned flags = VF_X87;
+    unsigned flags = VF_X87 | control_flags(d->z.mnemonic);
     vec_thunk *fn;
 
     if (i->flags & INSN_LOCK)
@@ -189,7 +189,6 @@ bool bind_x87(struct x86_decode *d, struct x86_insn *i)
     }
     if (bind_x87_state(d, i))
         return i->fn;
-    is_control(d->z.mnemonic, &flags);
     if (d->mode & MODE_REAL)
         flags |= XF_REAL;
     if (mem) {
