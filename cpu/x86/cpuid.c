@@ -103,7 +103,7 @@ static void leaf_4(struct x86_vcpu *c, uint32_t subleaf, uint32_t out[4])
 
 static void leaf_7(struct x86_vcpu *c, uint32_t subleaf, uint32_t out[4])
 {
-    out[CPUID_EAX] = 1; /* subleaves */
+    out[CPUID_EAX] = 2; /* subleaves */
     if (c->s.cr4 & CR4_PKE)
         out[CPUID_ECX] |= 1u << 4; /* OSPKE */
 }
@@ -240,6 +240,7 @@ static const struct cpuid_row cpuid_rows[] = {
     {6, ANY_SUBLEAF, {0}, NULL}, /* ARAT, from the features */
     {7, 0, {0}, leaf_7},
     {7, 1, {0}, NULL},
+    {7, 2, {0}, NULL},
     {0xa, ANY_SUBLEAF, {0}, NULL}, /* no performance counters */
     {0xb, ANY_SUBLEAF, {0}, leaf_topology},
     {0xd, 1, {0}, leaf_d},

@@ -110,6 +110,7 @@ enum x86_cpuid_reg { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };
     X(SSBD, "ssbd", 7, 0, EDX, 31)                                                                 \
     X(AVX_VNNI, "avx-vnni", 7, 1, EAX, 4)                                                          \
     X(AVX512_BF16, "avx512-bf16", 7, 1, EAX, 5)                                                    \
+    X(BHI_CTRL, "bhi-ctrl", 7, 2, EDX, 4)                                                          \
     X(XSAVEOPT, "xsaveopt", 0xd, 1, EAX, 0)                                                        \
     X(XSAVEC, "xsavec", 0xd, 1, EAX, 1)                                                            \
     X(XGETBV1, "xgetbv1", 0xd, 1, EAX, 2)                                                          \

@@ -113,6 +113,7 @@ static const uint8_t feature_needs[][2] = {
     NEEDS(FSGSBASE, LM),
     NEEDS(SPEC_CTRL, MSR),
     NEEDS(SSBD, SPEC_CTRL),
+    NEEDS(BHI_CTRL, SPEC_CTRL),
     NEEDS(ARCH_CAPABILITIES, MSR),
 #undef NEEDS
 };
@@ -125,7 +126,7 @@ static const uint8_t feature_needs[][2] = {
         X(CMOV) X(PAT) X(PSE36) X(CLFSH) X(MMX) X(FXSR) X(SSE) X(SSE2) X(SS) X(PCID) X(X2APIC)     \
             X(TSC_DEADLINE) X(HYPERVISOR) X(ARAT) X(TSC_ADJUST) X(SMEP) X(SMAP) X(UMIP) X(ERMS)    \
                 X(FSRM) X(INVPCID) X(ZERO_FCS_FDS) X(FDP_EXCPTN_ONLY) X(MD_CLEAR) X(SPEC_CTRL)     \
-                    X(ARCH_CAPABILITIES) X(SSBD) X(PREFETCHW) X(SYSCALL) X(NX) X(RDTSCP) X(LM)     \
+                    X(ARCH_CAPABILITIES) X(SSBD) X(BHI_CTRL) X(PREFETCHW) X(SYSCALL) X(NX) X(RDTSCP) X(LM)     \
                         X(INVARIANT_TSC)
 
 /* The levels of the x86-64 psABI, 3.1.1, with what came beside them. */

@@ -41,7 +41,12 @@ struct msr_row {
 
 #define PAT_RESET 0x0007040600070406ull
 
-enum spec_ctrl_bits { SPEC_CTRL_IBRS = 1 << 0, SPEC_CTRL_STIBP = 1 << 1, SPEC_CTRL_SSBD = 1 << 2 };
+enum spec_ctrl_bits {
+    SPEC_CTRL_IBRS = 1 << 0,
+    SPEC_CTRL_STIBP = 1 << 1,
+    SPEC_CTRL_SSBD = 1 << 2,
+    SPEC_CTRL_BHI_DIS_S = 1 << 10, /* or Linux clears the history by a loop at each SYSCALL */
+};
 enum pred_cmd_bits { PRED_CMD_IBPB = 1 << 0 };
 enum debugctl_bits { DEBUGCTL_LBR = 1 << 0, DEBUGCTL_BTF = 1 << 1 };
 enum mcg_bits { MCG_CTL_P = 1 << 8, MCG_STATUS_BITS = 7 };
@@ -155,6 +160,8 @@ static bool x2apic_write(struct x86_vcpu *c, uint32_t n, uint64_t value)
 
 static bool spec_ctrl_valid(const struct x86_vcpu *c, uint64_t value)
 {
+    if ((value & SPEC_CTRL_BHI_DIS_S) && !x86_model_has(c->model, X86_FEAT_BHI_CTRL))
+        return false;
     return x86_model_has(c->model, X86_FEAT_SSBD) || !(value & SPEC_CTRL_SSBD);
 }
 
@@ -299,7 +306,8 @@ static const struct msr_row msr_rows[] = {
     NOT_HERE(MSR_FEATURE_CONTROL), /* no VMX, SMX, SGX or LMCE to control */
     {MSR_TSC_ADJUST, 1, FEAT(TSC_ADJUST), MSR_RW, FIELD(tsc_adjust), .write = tsc_adjust_write},
     {MSR_SPEC_CTRL, 1, FEAT(SPEC_CTRL), MSR_RW, FIELD(spec_ctrl),
-     .reserved = ~(uint64_t)(SPEC_CTRL_IBRS | SPEC_CTRL_STIBP | SPEC_CTRL_SSBD),
+     .reserved = ~(uint64_t)(SPEC_CTRL_IBRS | SPEC_CTRL_STIBP | SPEC_CTRL_SSBD |
+                            SPEC_CTRL_BHI_DIS_S),
      .valid = spec_ctrl_valid},
     {MSR_PRED_CMD, 1, FEAT(SPEC_CTRL), MSR_WRITE, .write = pred_cmd_write},
     NOT_HERE(MSR_PPIN_CTL),
