@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Runs flat system tests: tests/guest/flat/NAME.asm, ROM images without an
+operating system.
+
+    run_flat.py [--vireo PROGRAM] [--engine NAME] [--peer qemu] [FILE.asm ...]
+
+Each is assembled with nasm and run on Vireo, or by hand on a peer for a third
+opinion. A test passes when it prints PASS on port 0xE9 and writes 0 to the
+debug-exit port. Lines in a test's source say what else it wants:
+
+    ; vireo: OPTIONS          more options for Vireo
+    ; qemu: OPTIONS           more options for QEMU
+    ; status: N               another exit status (3: triple fault)
+    ; says: REGEX             must be in Vireo's output; may be repeated
+
+Where a peer is known not to do what the manual says, the source leaves the
+check out under %ifdef PEER_QEMU, and says why.
+"""
+import argparse
+import glob
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+FLAT = os.path.join(HERE, "flat")
+TIMEOUT_S = 60
+BASE = 0x10000
+
+
+def wishes(path):
+    found = {"vireo": [], "qemu": [], "status": 1, "says": []}
+    with open(path, encoding="utf-8") as source:
+        for line in source:
+            match = re.match(r"; (vireo|qemu|status|says): (.*)", line)
+            if not match:
+                continue
+            key, value = match.groups()
+            if key in ("vireo", "qemu"):
+                found[key] += shlex.split(value)
+            elif key == "status":
+                found[key] = int(value)
+            else:
+                found[key].append(value)
+    return found
+
+
+def command(arguments, image, want):
+    if arguments.peer == "qemu":
+        return [
+            "qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "128",
+            "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-bios", image,
+            "-display", "none", "-debugcon", "stdio", "-no-reboot",
+        ] + want["qemu"]
+    return [
+        arguments.vireo, "run", "--firmware", image, "--device", "debug-exit", "--serial",
+        "none", "--memory", "128M", "--no-reboot", "--engine", arguments.engine, "--log",
+        "firmware=debug",
+    ] + want["vireo"]
+
+
+def assemble(arguments, path, image, more=()):
+    peer = [f"-DPEER_{arguments.peer.upper()}"] if arguments.peer else []
+    return subprocess.run(["nasm", "-f", "bin", "-Wall", "-Werror", "-I", FLAT + "/", path, "-o",
+                           image, *peer, *more], capture_output=True, text=True, check=False)
+
+
+def where(arguments, path, image, output):
+    """The source line of the check that failed, from the assembler's listing."""
+    found = re.search(r"FAIL.* at (?:0x)?([0-9A-F]{8,16})", output)
+    if not found:
+        return ""
+    target = int(found.group(1), 16) - BASE - 1
+    listing = image + ".lst"
+    assemble(arguments, path, os.devnull, ["-l", listing])
+    with open(listing, encoding="utf-8", errors="replace") as lines:
+        text = lines.read()
+    source = ""
+    for line in text.splitlines():
+        parts = re.match(r" *(\d+) (?:([0-9A-F]{8}) \S+)? *(<\d+>)?(.*)", line)
+        if not parts:
+            continue
+        if parts[2] and int(parts[2], 16) > target:
+            break
+        if not parts[3] and parts[4].strip():
+            source = f"line {parts[1]}: {parts[4].strip()}"
+    return source
+
+
+def run(arguments, path, folder):
+    """None, or what is wrong."""
+    want = wishes(path)
+    image = os.path.join(folder, os.path.basename(path) + ".bin")
+    made = assemble(arguments, path, image)
+    if made.returncode:
+        return made.stderr
+    try:
+        done = subprocess.run(command(arguments, image, want), stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, errors="replace",
+                              timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as late:
+        return f"no end after {TIMEOUT_S} s\n{late.stdout}{late.stderr}"
+    output = done.stdout + done.stderr
+    if arguments.peer:
+        return None if "PASS" in output else f"status {done.returncode}\n{output}{where(arguments, path, image, output)}"
+    if done.returncode != want["status"]:
+        return f"status {done.returncode}, not {want['status']}\n{output}{where(arguments, path, image, output)}"
+    for pattern in want["says"] or ["PASS"]:
+        if not re.search(pattern, output):
+            return f"no {pattern!r} in\n{output}"
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--vireo", default="build/vireo")
+    parser.add_argument("--engine", default="interp")
+    parser.add_argument("--peer", choices=["qemu"])
+    parser.add_argument("tests", nargs="*")
+    arguments = parser.parse_args()
+    failed = 0
+
+    with tempfile.TemporaryDirectory() as folder:
+        for path in arguments.tests or sorted(glob.glob(os.path.join(FLAT, "*.asm"))):
+            problem = run(arguments, path, folder)
+            name = os.path.basename(path)
+            if problem is None:
+                print(f"{name}: pass")
+            else:
+                print(f"{name}: FAIL: {problem}")
+                failed += 1
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
