@@ -99,7 +99,7 @@ def vulnerabilities(m):
     output, _ = m.command_output("dmesg | grep -iE 'page tables isolation|retpoline|spectre'; true")
     check("Kernel/User page tables isolation: enabled" not in output, output)
     check("Mitigation: Retpolines" not in output, output)
-    output, _ = m.command_output("grep -c pti /proc/cpuinfo; true")
+    output, _ = m.command_output("grep -cw pti /proc/cpuinfo; true")
     check(output.strip() == "0", "pti among the processor's flags")
     # Linux needs no calibration: it trusts CPUID and keeps the TSC.
     output, _ = m.command_output(
