@@ -79,5 +79,7 @@ void timer_arm(struct timer *t, uint64_t deadline_ns);
  * one that has begun may still. */
 void timer_cancel(struct timer *t);
 bool timer_is_armed(const struct timer *t);
+/* Sets the deadline that was saved, exactly (vm/state.c); TIME_NEVER cancels. */
+void timer_restore(struct timer *t, uint64_t deadline_ns);
 
 #endif

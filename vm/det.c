@@ -178,7 +178,9 @@ int det_run(struct vm *vm, uint64_t limit_ns, enum vm_exit *exit, int *status, s
         next = MIN(timers_next_ns(vm), limit_ns);
         if (!v) {
             if (next != TIME_NEVER) {
-                vm->clock.turn_base_ns = MAX(next, now); /* HLT jumps to the next event */
+                /* HLT jumps to the next event; where events are armed faster
+                 * than they are fired, past them. */
+                vm->clock.turn_base_ns = settled ? MAX(next, now) : now + 1;
             } else {
                 vm_unlock(vm);
                 loop_poll(vm, true);

@@ -71,7 +71,7 @@ bool state_get(struct state_stream *s, void *data, size_t bytes)
 
 /* ---- fields ---- */
 
-static uint64_t field_bytes(const struct state_field *f)
+uint64_t state_field_bytes(const struct state_field *f)
 {
     uint64_t bytes = 0;
 
@@ -81,7 +81,7 @@ static uint64_t field_bytes(const struct state_field *f)
     case STATE_KIND_STRUCT:
         for (const struct state_field *inner = f->table->fields; inner->kind != STATE_KIND_END;
              inner++)
-            bytes += field_bytes(inner);
+            bytes += state_field_bytes(inner);
         return bytes * f->count;
     default:
         return (uint64_t)f->size * f->count;
@@ -121,7 +121,7 @@ static int load_field(struct state_stream *s, const struct state_field *f, void 
     switch (f->kind) {
     case STATE_KIND_TIMER:
         state_get(s, &deadline, sizeof deadline);
-        timer_arm((struct timer *)at, deadline); /* TIME_NEVER: cancels */
+        timer_restore((struct timer *)at, deadline);
         return 0;
     case STATE_KIND_STRUCT:
         for (size_t i = 0; i < f->count; i++) {
@@ -183,7 +183,7 @@ void state_save(struct state_stream *s, const struct state_table *table, const c
     uint64_t bytes = 0;
 
     for (const struct state_field *f = table->fields; f->kind != STATE_KIND_END; f++)
-        bytes += field_bytes(f);
+        bytes += state_field_bytes(f);
     put_name(s, table->name);
     put_name(s, instance);
     state_put(s, &version, sizeof version);
@@ -213,7 +213,7 @@ int state_load(struct state_stream *s, const struct state_table *table, const ch
                          "saved state of %s has version %u, this program knows %u: use a newer one",
                          instance, version, table->version);
     for (; f->kind != STATE_KIND_END && bytes; f++) {
-        uint64_t need = field_bytes(f);
+        uint64_t need = state_field_bytes(f);
 
         if (need > bytes)
             break;

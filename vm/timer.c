@@ -262,7 +262,7 @@ void timer_destroy(struct timer *t)
     t->vm = NULL;
 }
 
-void timer_arm(struct timer *t, uint64_t deadline_ns)
+void timer_restore(struct timer *t, uint64_t deadline_ns)
 {
     struct timer_queue *q = t->vm->timers;
 
@@ -286,6 +286,15 @@ void timer_arm(struct timer *t, uint64_t deadline_ns)
     mutex_unlock(&q->lock);
     if (t->vm->deterministic)
         det_timer_armed(t->vm, deadline_ns);
+}
+
+/* What has passed is now: else a device that lags behind would come before all
+ * others for ever. */
+void timer_arm(struct timer *t, uint64_t deadline_ns)
+{
+    uint64_t now = clock_now_ns(&t->vm->clock);
+
+    timer_restore(t, MAX(deadline_ns, now));
 }
 
 void timer_cancel(struct timer *t)

@@ -93,8 +93,8 @@ static void test_ram(void **state)
 {
     struct vm *vm = *state;
     struct ram_block *b = ram_block_create(vm, "ram", 64 * KiB, RAM_NORMAL, NULL);
-    struct region r = {.name = "ram", .base = 0x10000, .size = 32 * KiB, .ram = b,
-                       .ram_offset = 0x4000};
+    struct region r = {
+        .name = "ram", .base = 0x10000, .size = 32 * KiB, .ram = b, .ram_offset = 0x4000};
     uint64_t v;
 
     assert_int_equal(region_add(&vm->memory, &r), 0);
@@ -120,8 +120,13 @@ static void test_read_only(void **state)
     struct ram_block *ram = ram_block_create(vm, "ram", 8 * KiB, RAM_NORMAL, NULL);
     struct spy spy = {0};
     struct region a = {.name = "rom", .base = 0, .size = 8 * KiB, .ram = rom};
-    struct region b = {.name = "flash", .base = 0x2000, .size = 8 * KiB, .ram = ram,
-                       .readonly = true, .ops = &any_ops, .ctx = &spy};
+    struct region b = {.name = "flash",
+                       .base = 0x2000,
+                       .size = 8 * KiB,
+                       .ram = ram,
+                       .readonly = true,
+                       .ops = &any_ops,
+                       .ctx = &spy};
     uint64_t v, bytes = 100;
 
     memset(rom->host, 0x5a, 8 * KiB);
@@ -404,9 +409,11 @@ static void test_dma(void **state)
     struct ram_block *b = ram_block_create(vm, "ram", 16 * KiB, RAM_NORMAL, NULL);
     struct spy spy = {.answer = 0x8877665544332211};
     struct region low = {.name = "low", .base = 0, .size = 4 * KiB, .ram = b};
-    struct region dev = {.name = "dev", .base = 0x1000, .size = 0x10, .ops = &any_ops,
-                         .ctx = &spy};
-    struct region high = {.name = "high", .base = UINT64_MAX - 0xfff, .size = 4 * KiB, .ram = b,
+    struct region dev = {.name = "dev", .base = 0x1000, .size = 0x10, .ops = &any_ops, .ctx = &spy};
+    struct region high = {.name = "high",
+                          .base = UINT64_MAX - 0xfff,
+                          .size = 4 * KiB,
+                          .ram = b,
                           .ram_offset = 4 * KiB};
     uint8_t buf[64];
 
@@ -444,10 +451,14 @@ static void test_map(void **state)
     struct vm *vm = *state;
     struct ram_block *b = ram_block_create(vm, "ram", 64 * KiB, RAM_NORMAL, NULL), *block = NULL;
     struct region a = {.name = "a", .base = 0, .size = 16 * KiB, .ram = b};
-    struct region c = {.name = "c", .base = 0x4000, .size = 16 * KiB, .ram = b,
-                       .ram_offset = 0x4000, .readonly = true};
-    struct region d = {.name = "d", .base = 0x8000, .size = 16 * KiB, .ram = b,
-                       .ram_offset = 0xc000};
+    struct region c = {.name = "c",
+                       .base = 0x4000,
+                       .size = 16 * KiB,
+                       .ram = b,
+                       .ram_offset = 0x4000,
+                       .readonly = true};
+    struct region d = {
+        .name = "d", .base = 0x8000, .size = 16 * KiB, .ram = b, .ram_offset = 0xc000};
     uint64_t bytes = 1 * MiB, offset = 0;
 
     assert_int_equal(region_add(&vm->memory, &a), 0);
@@ -481,7 +492,7 @@ static struct {
     struct ram_block *block;
     uint64_t offset, bytes;
     unsigned count;
-} *dropped;
+} * dropped;
 
 static void fake_code_written(struct vcpu *v, struct ram_block *block, uint64_t offset,
                               uint64_t bytes)

@@ -33,9 +33,9 @@ struct fake {
     struct rig *rig;
     uint64_t retired; /* its own thread, or nobody runs */
     uint64_t seed;
-    _Atomic uint32_t irq;    /* interrupts on their way */
-    _Atomic uint64_t steps;  /* of guest code */
-    bool writable;           /* a translation: may store to page[index] */
+    _Atomic uint32_t irq;   /* interrupts on their way */
+    _Atomic uint64_t steps; /* of guest code */
+    bool writable;          /* a translation: may store to page[index] */
     unsigned turns;
     uint64_t irqs_taken, irq_hash;
 };
@@ -159,8 +159,7 @@ static const struct state_field fake_fields[] = {
     STATE_INT(struct fake, irqs_taken), STATE_INT(struct fake, irq_hash),
     STATE_INT(struct fake, irq),        STATE_END,
 };
-static const struct state_table fake_state = {.name = "fake", .version = 1,
-                                              .fields = fake_fields};
+static const struct state_table fake_state = {.name = "fake", .version = 1, .fields = fake_fields};
 
 static void interrupt(struct fake *f)
 {
@@ -205,12 +204,12 @@ static struct rig *rig_create(unsigned cpus, bool deterministic, bool (*step)(st
     for (unsigned i = 0; i < cpus; i++) {
         struct fake *f = &r->cpu[i];
 
-        *f = (struct fake){.rig = r, .seed = i + 1,
-                           .v = {.ops = &fake_ops, .state = &fake_state, .self = f}};
+        *f = (struct fake){
+            .rig = r, .seed = i + 1, .v = {.ops = &fake_ops, .state = &fake_state, .self = f}};
         assert_int_equal(vm_add_vcpu(r->vm, &f->v), 0);
     }
-    r->region = (struct region){.name = "device", .base = 0x1000, .size = 0x10,
-                                .ops = &device_ops, .ctx = r};
+    r->region = (struct region){
+        .name = "device", .base = 0x1000, .size = 0x10, .ops = &device_ops, .ctx = r};
     assert_int_equal(region_add(&r->vm->memory, &r->region), 0);
     return r;
 }
@@ -531,8 +530,10 @@ static void on_shutdown(void *board, struct vcpu *v)
 
 static void run_triple_fault(bool deterministic)
 {
-    static const struct vcpu_ops dying_ops = {.run = run_shutdown, .retired = fake_retired,
-                                              .has_work = fake_has_work, .reset = fake_reset};
+    static const struct vcpu_ops dying_ops = {.run = run_shutdown,
+                                              .retired = fake_retired,
+                                              .has_work = fake_has_work,
+                                              .reset = fake_reset};
     struct rig *r = rig_create(2, deterministic, step_spin);
 
     r->vm->no_reboot = true;
