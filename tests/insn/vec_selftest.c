@@ -6,7 +6,10 @@
  * is one. Operands are aligned or not, cross into an unmapped page, and
  * exceptions are masked or not.
  *
- * usage: vec_selftest [SEED [ROUNDS [OPCODE-FILTER]]]
+ * In 32-bit mode the host runs them in compatibility mode, entered by a far
+ * return to Linux's 32-bit code segment.
+ *
+ * usage: vec_selftest [SEED [ROUNDS [64|32 [MNEMONIC]]]]
  */
 #include <setjmp.h>
 #include <signal.h>
@@ -98,7 +101,11 @@ struct state {
     uint64_t flags;
 };
 
-static struct exec_memory code;
+enum { LINUX_CS32 = 0x23, LINUX_CS64 = 0x33, LINUX_DS = 0x2b };
+
+static bool is_32;
+static uint8_t *code; /* below 4 GiB, as all that 32-bit code needs */
+static uint8_t *low_stack;
 static uint8_t *host_buffer;
 static uint64_t host_xcr0;
 static sigjmp_buf host_fault;
@@ -140,6 +147,7 @@ static struct {
 struct host_state {
     uint8_t image[4096] __attribute__((aligned(64)));
     struct state s; /* general registers and flags only */
+    uint64_t rsp, low_rsp;
 };
 
 static void to_image(uint8_t *image, const struct x86_xsave *x)
@@ -186,8 +194,8 @@ static void host_run(struct state *state, const uint8_t *insn, unsigned length)
 {
     static struct host_state h;
     struct host_state *s = &h;
-    uint8_t *p = code.write;
-    size_t at = 0;
+    uint8_t *p = code;
+    size_t at = 0, jump;
     uint32_t offset;
 
     PUT("\x53\x55\x41\x54\x41\x55\x41\x56\x41\x57\x49\x89\xff"); /* push..; mov r15, rdi */
@@ -200,7 +208,30 @@ static void host_run(struct state *state, const uint8_t *insn, unsigned length)
     at = put(p, at, (char *)&offset, 4);
     PUT("\x9d");
     at = put_gprs(p, at, true);
-    at = put(p, at, (const char *)insn, length);
+    if (is_32) {
+        PUT("\x49\x89\xa7"); /* mov [r15 + rsp], rsp; mov rsp, [r15 + low_rsp] */
+        offset = offsetof(struct host_state, rsp);
+        at = put(p, at, (char *)&offset, 4);
+        PUT("\x49\x8b\xa7");
+        offset = offsetof(struct host_state, low_rsp);
+        at = put(p, at, (char *)&offset, 4);
+        PUT("\x6a\x23\x68"); /* push 23h; push target; lretq */
+        jump = at;
+        at += 4;
+        PUT("\x48\xcb");
+        offset = (uint32_t)(uintptr_t)(p + at);
+        memcpy(p + jump, &offset, 4);
+        at = put(p, at, (const char *)insn, length);
+        PUT("\xea"); /* ljmp 33h:next */
+        offset = (uint32_t)(uintptr_t)(p + at + 6);
+        at = put(p, at, (char *)&offset, 4);
+        PUT("\x33\x00\x49\x8b\xa7"); /* mov rsp, [r15 + rsp] */
+        offset = offsetof(struct host_state, rsp);
+        at = put(p, at, (char *)&offset, 4);
+        offset = offsetof(struct host_state, s.flags);
+    } else {
+        at = put(p, at, (const char *)insn, length);
+    }
     at = put_gprs(p, at, false);
     PUT("\x9c\x41\x8f\x87");
     at = put(p, at, (char *)&offset, 4);
@@ -212,11 +243,12 @@ static void host_run(struct state *state, const uint8_t *insn, unsigned length)
 
     memcpy(h.s.gpr, state->gpr, sizeof h.s.gpr);
     h.s.flags = state->flags;
+    h.low_rsp = (uint64_t)(uintptr_t)low_stack + PAGE_SIZE;
     to_image(h.image, &state->x);
     host_vector = -1;
     if (!sigsetjmp(host_fault, 1)) {
         host_running = true;
-        ((void (*)(struct host_state *))(uintptr_t)code.exec)(s);
+        ((void (*)(struct host_state *))(uintptr_t)code)(s);
     }
     host_running = false;
     __asm__ volatile("fninit");
@@ -305,8 +337,10 @@ static bool guest_start(void)
     cpu->s.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
     cpu->s.efer = EFER_LMA | EFER_LME | EFER_NXE;
     cpu->s.xcr0 = model.xcr0_mask;
-    cpu->s.seg[X86_CS].attr |= SEG_L;
+    cpu->s.seg[X86_CS].attr |= is_32 ? SEG_DB | SEG_G : SEG_L;
     cpu->s.seg[X86_CS].base = 0;
+    for (unsigned n = 0; n < X86_SEG_COUNT; n++)
+        cpu->s.seg[n].limit = 0xffffffff;
     x86_state_changed(cpu);
     x86_load_cr3(cpu, 0x1000);
     return true;
@@ -417,7 +451,10 @@ static void random_state(struct state *s)
     x->xstate_bv = host_xcr0;
     for (unsigned n = 0; n < 16; n++)
         s->gpr[n] = below(2) ? rnd() : interesting();
-    s->gpr[X86_RDI] &= 0xff;
+    if (is_32) {
+        for (unsigned n = 0; n < 16; n++)
+            s->gpr[n] = (uint32_t)s->gpr[n];
+    }
     s->flags = 0x202 | (rnd() & FLAG_STATUS);
 }
 
@@ -466,7 +503,9 @@ static bool compare(const struct state *host, const struct state *guest, int vec
     const struct x86_xsave *h = &host->x, *g = &guest->x;
 
     for (unsigned n = 0; n < 15; n++) {
-        if (n != X86_RSP && differs("gpr", &host->gpr[n], &guest->gpr[n], 8, text, room)) {
+        /* Outside 64-bit mode nobody sees the upper halves. */
+        if (n != X86_RSP &&
+            differs("gpr", &host->gpr[n], &guest->gpr[n], is_32 ? 4 : 8, text, room)) {
             size_t used = strlen(text);
             snprintf(text + used, room - used, " (%u)", n);
             return true;
@@ -598,7 +637,8 @@ static void try(const uint8_t *bytes, unsigned length)
     for (unsigned n = 0; n < z.operand_count; n++) {
         if (op[n].type == ZYDIS_OPERAND_TYPE_MEMORY) {
             has_memory = true;
-            if (op[n].mem.base != ZYDIS_REGISTER_RAX && op[n].mem.base != ZYDIS_REGISTER_RDI)
+            if (ZydisRegisterGetId(op[n].mem.base) != X86_RAX &&
+                ZydisRegisterGetId(op[n].mem.base) != X86_RDI)
                 return;
             if (op[n].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
                 vsib = ZydisRegisterGetId(op[n].mem.index);
@@ -649,7 +689,7 @@ static void sweep_legacy(void)
     for (unsigned m = 0; m < 3; m++)
         for (unsigned opcode = 0; opcode < 256; opcode++)
             for (unsigned prefix = 0; prefix < 4; prefix++)
-                for (unsigned rex = 0; rex < 4; rex++)
+                for (unsigned rex = 0; rex < (is_32 ? 1 : 4); rex++)
                     for (unsigned kind = 0; kind < 16; kind++) {
                         uint8_t b[16];
                         unsigned n = 0;
@@ -690,8 +730,8 @@ static void sweep_vex(void)
                         unsigned n = 0, vvvv = kind & 1 ? 15 : below(16);
                         bool mem = kind < 8;
                         b[n++] = 0xc4;
-                        b[n++] = (uint8_t)((rnd() & 0x80) | 0x40 | (mem ? 0x20 : rnd() & 0x20) |
-                                           map);
+                        b[n++] = (uint8_t)((is_32 ? 0x80 : rnd() & 0x80) | 0x40 |
+                                           (mem ? 0x20 : rnd() & 0x20) | map);
                         b[n++] = (uint8_t)((wl & 1) << 7 | vvvv << 3 | (wl & 2) << 1 | pp);
                         b[n++] = (uint8_t)opcode;
                         if (mem && opcode >= 0x90 && opcode <= 0x93 && map == 2) {
@@ -718,7 +758,8 @@ static void sweep_evex(void)
                         unsigned mask = kind & 4 ? 1 + below(7) : 0;
                         unsigned ll = kind >> 3 & 3;
                         b[n++] = 0x62;
-                        b[n++] = (uint8_t)((rnd() & 0x90) | (mem ? 0x60 : rnd() & 0x60) | map);
+                        b[n++] = (uint8_t)((rnd() & 0x90) | (mem ? 0x60 : rnd() & 0x60) |
+                                           (is_32 ? 0xc0 : 0) | map);
                         b[n++] = (uint8_t)(w << 7 | (vvvv & 15) << 3 | 4 | pp);
                         b[n++] = (uint8_t)((mask && below(2) ? 0x80 : 0) | ll << 5 |
                                            (kind >= 24 && below(2) ? 0x10 : 0) |
@@ -737,15 +778,30 @@ static void sweep_evex(void)
                     }
 }
 
+static void *low_pages(size_t bytes, int protection)
+{
+    void *p = mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+
+    if (p == MAP_FAILED) {
+        perror("mmap");
+        exit(1);
+    }
+    return p;
+}
+
 int main(int argc, char **argv)
 {
-    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    struct sigaction action = {.sa_sigaction = on_fault,
+                               .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+    static uint8_t signal_stack[64 * KiB];
+    stack_t stack = {.ss_sp = signal_stack, .ss_size = sizeof signal_stack};
     unsigned a, b, c, d;
-    struct error err;
 
     random_word = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
     rounds = argc > 2 ? (unsigned)atoi(argv[2]) : 3;
-    filter = argc > 3 ? argv[3] : NULL;
+    is_32 = argc > 3 && !strcmp(argv[3], "32");
+    filter = argc > 4 ? argv[4] : NULL;
     __cpuid(1, a, b, c, d);
     if (!(c & 1u << 27)) {
         puts("SKIP: the host's system does not enable XSAVE");
@@ -757,18 +813,19 @@ int main(int argc, char **argv)
         __cpuid_count(0xd, __builtin_ctzll(components[n].bit), a, b, c, d);
         components[n].host_offset = b;
     }
-    if (exec_memory_create(&code, 4096, &err))
-        return 1;
-    host_buffer = mmap(NULL, BUFFER_BYTES + PAGE_SIZE, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    code = low_pages(PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
+    low_stack = low_pages(PAGE_SIZE, PROT_READ | PROT_WRITE);
+    host_buffer = low_pages(BUFFER_BYTES + PAGE_SIZE, PROT_READ | PROT_WRITE);
     mprotect(host_buffer + BUFFER_BYTES, PAGE_SIZE, PROT_NONE);
-    sigaction(SIGSEGV, &action, NULL);
-    sigaction(SIGBUS, &action, NULL);
-    sigaction(SIGILL, &action, NULL);
-    sigaction(SIGFPE, &action, NULL); /* before the runtime's, which chains to it */
+    if (is_32) /* 64-bit Linux leaves these null, which 32-bit code does not bear */
+        __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(LINUX_DS));
+    sigaltstack(&stack, NULL);
+    for (unsigned n = 0; n < ARRAY_SIZE(signals); n++) /* before the runtime's, which chains */
+        sigaction(signals[n], &action, NULL);
     if (!guest_start())
         return 1;
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    ZydisDecoderInit(&decoder, is_32 ? ZYDIS_MACHINE_MODE_LEGACY_32 : ZYDIS_MACHINE_MODE_LONG_64,
+                     is_32 ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_64);
     sweep_x87();
     sweep_legacy();
     if (host_xcr0 & XCR0_AVX)

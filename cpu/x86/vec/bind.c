@@ -119,7 +119,7 @@ bool bind_vector(struct x86_decode *d, struct x86_insn *i)
     unsigned flags = vec_flags_of(d);
     vec_thunk *fn;
 
-    if (!vec_has_feature(d) || (i->flags & INSN_LOCK))
+    if (!vec_is_valid(d) || (i->flags & INSN_LOCK))
         return false;
     i->fn = NULL;
     i->gate = vec_gate_of(d);

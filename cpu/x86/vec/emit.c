@@ -319,6 +319,8 @@ static bool w_is_ignored(const struct x86_decode *d, const struct encoding *x)
     case ZYDIS_MNEMONIC_VMOVD:
     case ZYDIS_MNEMONIC_VPINSRD:
     case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VPCMPESTRI: /* lengths in EAX and EDX */
+    case ZYDIS_MNEMONIC_VPCMPESTRM:
         return true;
     default:
         return false;
@@ -476,5 +478,23 @@ vec_thunk *vec_thunk_make(struct x86_decode *d)
     emit_loads(&e, &u, c->vec->has_avx512bw);
     emit_instruction(&e, d);
     emit_stores(&e, &u, c->vec);
+    return vec_thunk_intern(c, &e, true);
+}
+
+/* VZEROUPPER and VZEROALL on x86_cpu.x: three quarters of a kilobyte to clear,
+ * in the widest stores there are. */
+vec_thunk *vec_thunk_make_clear(struct x86_vcpu *c, unsigned registers, bool whole)
+{
+    struct vec_emit e = {.n = 0};
+
+    emit_bytes(&e, "\xc5\xf9\xef\xc0", 4); /* vpxor xmm0, xmm0, xmm0 */
+    for (unsigned n = 0; n < registers; n += 2) {
+        if (whole)
+            emit_vex_state(&e, MAP_0F, PP_NONE, 0, 1, 0, 0x11, 0, X_OFFSET(xmm) + 16 * n);
+        emit_vex_state(&e, MAP_0F, PP_NONE, 0, 1, 0, 0x11, 0, X_OFFSET(ymm_hi) + 16 * n);
+        if (c->vec->has_avx512)
+            emit_evex_state(&e, MAP_0F, PP_NONE, 0, 0, 0x11, 0, X_OFFSET(zmm_hi) + 32 * n);
+    }
+    emit_bytes(&e, "\xc5\xf8\x77\xc3", 4); /* vzeroupper; ret */
     return vec_thunk_intern(c, &e, true);
 }

@@ -85,12 +85,17 @@ x86_binder *vec_binder_for(const ZydisDecodedInstruction *z)
     return is_vector_set(z->meta.isa_set) && !is_integer(z->mnemonic) ? bind_vector : NULL;
 }
 
-/* What the instruction set alone does not tell. */
-bool vec_has_feature(const struct x86_decode *d)
+/* What the instruction set and Zydis do not tell. */
+bool vec_is_valid(const struct x86_decode *d)
 {
     /* The 128-bit VEX form is older than the VPCLMULQDQ feature. */
     if (d->z.mnemonic == ZYDIS_MNEMONIC_VPCLMULQDQ && d->z.meta.isa_set == ZYDIS_ISA_SET_AVX)
         return x86_model_has(d->c->model, X86_FEAT_PCLMULQDQ);
+    /* VPEXTRQ and VPINSRQ are #UD outside 64-bit mode rather than VPEXTRD and
+     * VPINSRD (SDM Vol. 2, PEXTRQ, PINSRQ); EVEX.W is ignored. */
+    if (d->z.machine_mode != ZYDIS_MACHINE_MODE_LONG_64 &&
+        d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && d->z.raw.vex.W)
+        return d->z.mnemonic != ZYDIS_MNEMONIC_VPEXTRD && d->z.mnemonic != ZYDIS_MNEMONIC_VPINSRD;
     return true;
 }
 

@@ -63,7 +63,10 @@ static void on_signal(int number, siginfo_t *info, void *context)
 
 int vec_signals_acquire(struct error *err)
 {
-    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    /* On the alternate stack where the thread has one, because a handler that
+     * we chain to may count on it. */
+    struct sigaction action = {.sa_sigaction = on_signal,
+                               .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
     int result = 0;
 
     sigemptyset(&action.sa_mask);

@@ -28,37 +28,19 @@ static enum x86_next stmxcsr(struct x86_vcpu *c, const struct x86_insn *i)
     X86_NEXT(c, i);
 }
 
-static void clear(void *p, unsigned bytes)
+static enum x86_next clear(struct x86_vcpu *c, const struct x86_insn *i)
 {
-    __m128i *v = p;
-
-    for (unsigned n = 0; n < bytes / 16; n++)
-        _mm_store_si128(v + n, _mm_setzero_si128());
-}
-
-static enum x86_next vzeroupper(struct x86_vcpu *c, const struct x86_insn *i)
-{
-    unsigned n = i->flags & INSN_64 ? 16 : 8;
-
     X86_BEGIN(c, i);
     VEC_GATE(c, i);
-    clear(c->s.x.ymm_hi, 16 * n);
-    if (c->vec->has_avx512)
-        clear(c->s.x.zmm_hi, 32 * n);
+    vec_thunk_of(i)(&c->s, NULL);
     X86_NEXT(c, i);
 }
 
-static enum x86_next vzeroall(struct x86_vcpu *c, const struct x86_insn *i)
+static void bind_clear(struct x86_decode *d, struct x86_insn *i)
 {
-    unsigned n = i->flags & INSN_64 ? 16 : 8;
-
-    X86_BEGIN(c, i);
-    VEC_GATE(c, i);
-    clear(c->s.x.xmm, 16 * n);
-    clear(c->s.x.ymm_hi, 16 * n);
-    if (c->vec->has_avx512)
-        clear(c->s.x.zmm_hi, 32 * n);
-    X86_NEXT(c, i);
+    i->thunk = (void *)vec_thunk_make_clear(d->c, i->flags & INSN_64 ? 16 : 8,
+                                            d->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL);
+    i->fn = i->thunk ? clear : NULL;
 }
 
 static void check_pkru_access(struct x86_vcpu *c)
@@ -101,10 +83,8 @@ bool bind_vec_state(struct x86_decode *d, struct x86_insn *i)
         i->fn = stmxcsr;
         return true;
     case ZYDIS_MNEMONIC_VZEROUPPER:
-        i->fn = vzeroupper;
-        return true;
     case ZYDIS_MNEMONIC_VZEROALL:
-        i->fn = vzeroall;
+        bind_clear(d, i);
         return true;
     case ZYDIS_MNEMONIC_RDPKRU:
         i->fn = rdpkru;

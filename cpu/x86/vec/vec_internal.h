@@ -194,7 +194,7 @@ void vec_set_reg(struct x86_cpu *s, unsigned n, const uint8_t *v, unsigned bytes
 /* ---- host code: emit.c, thunk.c ---- */
 
 struct vec_emit {
-    uint8_t b[256];
+    uint8_t b[384];
     unsigned n;
 };
 
@@ -204,6 +204,7 @@ void emit_u8(struct vec_emit *e, unsigned v);
 /* A thunk for a decoded instruction, its memory operand at mem; NULL if the
  * host does not execute it (#UD). */
 vec_thunk *vec_thunk_make(struct x86_decode *d);
+vec_thunk *vec_thunk_make_clear(struct x86_vcpu *c, unsigned registers, bool whole);
 /* Any code as a thunk; deduplicated. */
 vec_thunk *vec_thunk_intern(struct x86_vcpu *c, const struct vec_emit *e, bool trial);
 size_t vec_thunk_table_bytes(void);
@@ -218,7 +219,7 @@ x86_binder bind_x87_state;  /* FLDENV and friends */
 
 /* The operand that is memory (NULL: none). */
 const ZydisDecodedOperand *vec_mem_operand(const struct x86_decode *d);
-bool vec_has_feature(const struct x86_decode *d);
+bool vec_is_valid(const struct x86_decode *d);
 /* Required alignment of the memory operand - 1. */
 unsigned vec_align_mask(const struct x86_decode *d);
 uint8_t vec_gate_of(const struct x86_decode *d);
