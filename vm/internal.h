@@ -96,7 +96,8 @@ bool vm_handle_requests(struct vm *vm, enum vm_exit *exit, int *status, int *cod
 void vcpu_init(struct vcpu *v, struct vm *vm, unsigned index);
 void vcpu_finish(struct vcpu *v); /* before ops->destroy */
 void *vcpu_thread_main(void *v);
-/* Every vCPU drops all cached code and translations. */
+/* Every vCPU drops all cached code and translations before it executes again;
+ * all are stopped. */
 void vcpu_forget_everything(struct vm *vm);
 
 /* ---- det.c ---- */
@@ -133,6 +134,20 @@ void loop_run_deferred(struct vm *vm);
 void input_deliver(struct vm *vm);
 void input_drop(struct vm *vm);
 
+/* ---- state.c ---- */
+
+/* How long a field is in a stream. */
+uint64_t state_field_bytes(const struct state_field *f);
+
+/* ---- snapshot.c: what a saved machine consists of, for state_diff.c ---- */
+
+#define STATE_MAGIC "VIREO state\n"
+#define STATE_MAGIC_BYTES 12
+#define STATE_PAGE 4096
+#define STATE_NO_PAGE UINT64_MAX
+
+extern const struct state_table vm_machine_state, vm_vcpu_state, vm_ram_state;
+
 /* ---- memory.c ---- */
 
 /* Frees replaced views that nobody can be reading; lock held, by somebody who
@@ -140,5 +155,7 @@ void input_drop(struct vm *vm);
 void views_reclaim(struct vm *vm);
 void views_free_all(struct vm *vm);
 void ram_blocks_free(struct vm *vm);
+/* No line is code any more; all vCPUs are stopped and about to forget theirs. */
+void ram_blocks_forget_code(struct vm *vm);
 
 #endif
