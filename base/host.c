@@ -70,8 +70,7 @@ int exec_memory_create(struct exec_memory *m, size_t bytes, struct error *err)
         return error_set(err, -errno, "cannot create memory for generated code: %s",
                          strerror(errno));
     if (ftruncate(fd, (off_t)bytes)) {
-        code = error_set(err, -errno, "cannot size memory for generated code: %s",
-                         strerror(errno));
+        code = error_set(err, -errno, "cannot size memory for generated code: %s", strerror(errno));
         goto out_fd;
     }
     write = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -252,8 +251,8 @@ void host_futex_wait(_Atomic uint32_t *word, uint32_t value, uint64_t timeout_ns
                           .tv_nsec = (long)(timeout_ns % NS_PER_SEC)};
     int saved = errno;
 
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns == UINT64_MAX ? NULL : &ts,
-            NULL, 0);
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns == UINT64_MAX ? NULL : &ts, NULL,
+            0);
     errno = saved;
 }
 

@@ -175,8 +175,8 @@ static bool store_slow(struct address_space *as, uint64_t addr, unsigned size, u
 
             n = p.bytes;
             if (r->region->ops->write)
-                r->region->ops->write(r->region->ctx, p.offset,
-                                      (v & byte_mask(n)) << (8 * p.skip), p.size);
+                r->region->ops->write(r->region->ctx, p.offset, (v & byte_mask(n)) << (8 * p.skip),
+                                      p.size);
         }
         done += n;
     }

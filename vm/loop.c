@@ -245,8 +245,8 @@ static int probe(int fd, bool *pollable)
     return r;
 }
 
-struct loop_fd *loop_add_fd(struct vm *vm, int fd, int events,
-                            void (*ready)(void *ctx, int events), void *ctx, struct error *err)
+struct loop_fd *loop_add_fd(struct vm *vm, int fd, int events, void (*ready)(void *ctx, int events),
+                            void *ctx, struct error *err)
 {
     struct loop_fd *f;
     bool pollable = false;

@@ -33,8 +33,8 @@ struct timer_queue {
     unsigned next_id;
     unsigned count;
     struct timer *heap[TIMERS_MAX];
-    unsigned timers; /* initialised and not destroyed */
-    int fd;          /* timerfd, -1 in a deterministic machine */
+    unsigned timers;        /* initialised and not destroyed */
+    int fd;                 /* timerfd, -1 in a deterministic machine */
     uint64_t programmed_ns; /* virtual time it is set for; TIME_NEVER: not set */
     struct loop_fd *watch;
 };

@@ -53,9 +53,8 @@ struct vm *vm_create(const struct vm_config *config, struct error *err)
     vm->quantum = config->quantum ? config->quantum : DEFAULT_QUANTUM;
     vm->random_state = config->seed;
     run_state_init(vm->run, vm->quantum);
-    epoch_ns = vm->deterministic
-                   ? (DETERMINISTIC_EPOCH_S + config->seed % YEAR_S) * NS_PER_SEC
-                   : host_realtime_ns();
+    epoch_ns = vm->deterministic ? (DETERMINISTIC_EPOCH_S + config->seed % YEAR_S) * NS_PER_SEC
+                                 : host_realtime_ns();
     clock_init(&vm->clock, vm->deterministic, epoch_ns);
     address_space_init(&vm->memory, vm, "memory", true);
     address_space_init(&vm->ports, vm, "ports", false);
