@@ -2,7 +2,7 @@
  * ACPI tables of the board; see acpi.h.
  *
  * What is always the same is in dsdt.asl; what firmware or the command line
- * decides is in names of the SSDT, which the DSDT's methods read.
+ * decides are integers there, which are set here. Processors are in an SSDT.
  */
 #include "board/acpi.h"
 
@@ -90,6 +90,8 @@ enum madt_flags {
     MADT_ACTIVE_HIGH_LEVEL = 0xd, /* polarity 01, trigger mode 11 */
 };
 
+enum aml_byte { AML_NAME_OP = 0x08, AML_DWORD_PREFIX = 0x0c }; /* 20.2.2, 20.2.3 */
+
 enum gas_space { GAS_MEMORY = 0, GAS_IO = 1 };
 
 /* ---- the block ---- */
@@ -176,11 +178,38 @@ static uint32_t build_facs(struct acpi_tables *t)
     return offset_of(t, p);
 }
 
-static uint32_t build_dsdt(struct acpi_tables *t)
+/* Sets Name (name, 4-byte constant) in the DSDT at p. */
+static void dsdt_set(uint8_t *p, const char *name, uint64_t value)
+{
+    uint8_t pattern[6] = {AML_NAME_OP};
+
+    memcpy(pattern + 1, name, 4);
+    pattern[5] = AML_DWORD_PREFIX;
+    for (size_t n = HEADER_BYTES; n + sizeof pattern + 4 <= dsdt_aml_bytes; n++) {
+        if (memcmp(p + n, pattern, sizeof pattern) == 0) {
+            assert(value <= UINT32_MAX);
+            le32_put(p + n + sizeof pattern, (uint32_t)value);
+            return;
+        }
+    }
+    assert(!"dsdt.asl has lost a name");
+}
+
+static uint32_t build_dsdt(struct acpi_tables *t, const struct acpi_config *c)
 {
     uint8_t *p = reserve(t, dsdt_aml_bytes, 16);
 
     memcpy(p, dsdt_aml, dsdt_aml_bytes);
+    dsdt_set(p, "VPMB", c->pm_base);
+    dsdt_set(p, "VECM", c->ecam_base / MiB);
+    dsdt_set(p, "VECL", c->ecam_bytes);
+    dsdt_set(p, "VW0B", c->window32[0].base);
+    dsdt_set(p, "VW0L", c->window32[0].bytes);
+    dsdt_set(p, "VW1B", c->window32[1].base);
+    dsdt_set(p, "VW1L", c->window32[1].bytes);
+    dsdt_set(p, "VW2G", c->window64.base / GiB);
+    dsdt_set(p, "VW2L", c->window64.bytes / GiB);
+    dsdt_set(p, "VCOM", c->com_ports);
     return table_end(t, p);
 }
 
@@ -188,19 +217,8 @@ static uint32_t build_ssdt(struct acpi_tables *t, const struct acpi_config *c)
 {
     uint8_t *p = table_begin(t, "SSDT", 2, HEADER_BYTES);
     struct aml a = {.data = t->data + t->bytes, .capacity = sizeof t->data - t->bytes};
-    size_t scope;
+    size_t scope = aml_scope_begin(&a, "\\_SB_");
 
-    aml_name_integer(&a, "\\VPMB", c->pm_base);
-    aml_name_integer(&a, "\\VECB", c->ecam_base);
-    aml_name_integer(&a, "\\VECL", c->ecam_bytes);
-    aml_name_integer(&a, "\\VW0B", c->window32[0].base);
-    aml_name_integer(&a, "\\VW0L", c->window32[0].bytes);
-    aml_name_integer(&a, "\\VW1B", c->window32[1].base);
-    aml_name_integer(&a, "\\VW1L", c->window32[1].bytes);
-    aml_name_integer(&a, "\\VW2B", c->window64.base);
-    aml_name_integer(&a, "\\VW2L", c->window64.bytes);
-    aml_name_integer(&a, "\\VCOM", c->com_ports);
-    scope = aml_scope_begin(&a, "\\_SB_");
     for (unsigned n = 0; n < c->cpu_count; n++) {
         char name[5];
         size_t device;
@@ -381,7 +399,7 @@ void acpi_build(struct acpi_tables *t, const struct acpi_config *c)
 
     memset(t, 0, sizeof *t);
     facs = build_facs(t);
-    dsdt = build_dsdt(t);
+    dsdt = build_dsdt(t, c);
     tables[count++] = build_fadt(t, c, facs, dsdt);
     tables[count++] = build_ssdt(t, c);
     tables[count++] = build_madt(t, c);

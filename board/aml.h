@@ -13,7 +13,7 @@ struct aml {
     size_t used, capacity; /* asserted: sizes are the board's own */
 };
 
-/* Name (path, value). path is in AML's form: "VPM0", "\\VPM0" (a root prefix
+/* Name (path, value). path is in AML's form: "_UID", "\\_SB_" (a root prefix
  * and one segment of four characters). */
 void aml_name_integer(struct aml *a, const char *path, uint64_t value);
 void aml_name_string(struct aml *a, const char *path, const char *value);

@@ -2,25 +2,24 @@
  * The DSDT of the board "pc" (ACPI specification 6.0, chapter 5.6): what the
  * firmware of a Q35 would describe. iasl compiles it when Vireo is built.
  *
- * What firmware or the command line decides comes from integers that acpi.c
- * puts into an SSDT:
- *   VPMB       PMBASE
- *   VECB VECL  ECAM: base, bytes (0: none)
- *   VW0B ..    windows of the root bridge: two below 4 GiB, one above RAM
- *   VCOM       bit n: COM(n+1) is there
+ * What firmware or the command line decides is in integers with names that
+ * start with V, which acpi.c sets in the compiled table: it looks for a name
+ * and the four-byte constant behind it, and any large value here makes iasl
+ * write one. (SeaBIOS looks for devices in here and reads neither eight-byte
+ * constants nor what iasl writes for external names.)
  */
 DefinitionBlock ("", "DSDT", 2, "VIREO ", "VIREOPC ", 1)
 {
-    External (VPMB, IntObj)
-    External (VECB, IntObj)
-    External (VECL, IntObj)
-    External (VW0B, IntObj)
-    External (VW0L, IntObj)
-    External (VW1B, IntObj)
-    External (VW1L, IntObj)
-    External (VW2B, IntObj)
-    External (VW2L, IntObj)
-    External (VCOM, IntObj)
+    Name (VPMB, 0x11223344) /* PMBASE */
+    Name (VECM, 0x11223344) /* ECAM's base in MiB */
+    Name (VECL, 0x11223344) /* .. its bytes, 0: none */
+    Name (VW0B, 0x11223344) /* windows of the root bridge: base, bytes; */
+    Name (VW0L, 0x11223344) /* two below 4 GiB .. */
+    Name (VW1B, 0x11223344)
+    Name (VW1L, 0x11223344)
+    Name (VW2G, 0x11223344) /* .. and one above RAM, both in GiB */
+    Name (VW2L, 0x11223344)
+    Name (VCOM, 0x11223344) /* bit n: COM(n+1) is there */
 
     /* SLP_TYP of soft-off, as dev/misc/acpi_pm.c takes it. */
     Name (\_S5, Package () { 0, 0, 0, 0 })
@@ -86,7 +85,7 @@ DefinitionBlock ("", "DSDT", 2, "VIREO ", "VIREOPC ", 1)
                 }
                 If (VW2L)
                 {
-                    Local0 = ConcatenateResTemplate (Local0, WIND (VW2B, VW2L))
+                    Local0 = ConcatenateResTemplate (Local0, WIND (VW2G << 30, VW2L << 30))
                 }
                 Return (Local0)
             }
@@ -375,8 +374,8 @@ DefinitionBlock ("", "DSDT", 2, "VIREO ", "VIREOPC ", 1)
                 CreateQWordField (ECRS, ^EWIN._MIN, EMIN)
                 CreateQWordField (ECRS, ^EWIN._MAX, EMAX)
                 CreateQWordField (ECRS, ^EWIN._LEN, ELEN)
-                EMIN = VECB
-                EMAX = VECB + VECL - 1
+                EMIN = VECM << 20
+                EMAX = (VECM << 20) + VECL - 1
                 ELEN = VECL
                 Return (ECRS)
             }

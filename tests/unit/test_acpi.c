@@ -259,10 +259,9 @@ static void iasl_reads_every_table(void **state)
         bool aml = n >= 4;
 
         snprintf(command, sizeof command,
-                 "cd %s && iasl %s -d %s.dat > %s.log 2>&1 && test -s %s.dsl && "
+                 "cd %s && iasl -d %s.dat > %s.log 2>&1 && test -s %s.dsl && "
                  "! grep -Ei 'error|warning|invalid|incorrect|unknown' %s.log %s",
-                 dir, strcmp(names[n], "DSDT") == 0 ? "-e SSDT.dat" : "", names[n], names[n],
-                 names[n], names[n], aml ? "" : names[n]);
+                 dir, names[n], names[n], names[n], names[n], aml ? "" : names[n]);
         if (!aml)
             strcat(command, ".dsl");
         assert_int_equal(system(command), 0);

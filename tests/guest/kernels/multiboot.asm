@@ -76,6 +76,8 @@ start:
         jz      .memory
         mov     ebp, [ebx + 20]
         mov     edi, [ebx + 24]
+        test    ebp, ebp                ; the flag may be set for none
+        jz      .memory
 .module:
         text    "module "
         mov     eax, [edi + 4]
