@@ -131,15 +131,29 @@ static void load_ss(struct x86_vcpu *c, uint16_t selector)
     seg_fill(&c->s.seg[X86_SS], selector, raw);
 }
 
-static uint64_t load_cs(struct x86_vcpu *c, uint16_t selector)
+/* The order of table 7-1: the code segment's DPL before the stack, the rest of
+ * it behind. */
+static void check_cs_level(struct x86_vcpu *c, uint16_t selector)
 {
     unsigned rpl = selector & SELECTOR_RPL;
+    uint64_t raw;
+    gva_t gva;
+
+    if (selector_null(selector) || !seg_locate(c, selector, 8, &gva))
+        return;
+    raw = x86_system_read(c, gva, 8);
+    if (desc_code(raw) && (desc_conforming(raw) ? desc_dpl(raw) > rpl : desc_dpl(raw) != rpl))
+        seg_raise(c, VEC_TS, selector);
+}
+
+static uint64_t load_cs(struct x86_vcpu *c, uint16_t selector)
+{
     uint64_t raw;
 
     if (selector_null(selector))
         seg_raise(c, VEC_TS, selector);
     raw = seg_fetch(c, selector, VEC_TS);
-    if (!desc_code(raw) || (desc_conforming(raw) ? desc_dpl(raw) > rpl : desc_dpl(raw) != rpl))
+    if (!desc_code(raw))
         seg_raise(c, VEC_TS, selector);
     if (!desc_present(raw))
         seg_raise(c, VEC_NP, selector);
@@ -204,6 +218,7 @@ static void load_segments(struct x86_vcpu *c, const struct tss_image *t)
             seg_raise(c, VEC_GP, 0);
         return;
     }
+    check_cs_level(c, t->seg[X86_CS]);
     load_ss(c, t->seg[X86_SS]);
     raw = load_cs(c, t->seg[X86_CS]);
     x86_state_changed(c);

@@ -2,7 +2,7 @@
 """Runs flat system tests: tests/guest/flat/NAME.asm, ROM images without an
 operating system.
 
-    run_flat.py [--vireo PROGRAM] [--engine NAME] [--peer qemu] [FILE.asm ...]
+    run_flat.py [--vireo PROGRAM] [--engine NAME] [--peer qemu|bochs] [FILE.asm ...]
 
 Each is assembled with nasm and run on Vireo, or by hand on a peer for a third
 opinion. A test passes when it prints PASS on port 0xE9 and writes 0 to the
@@ -10,11 +10,12 @@ debug-exit port. Lines in a test's source say what else it wants:
 
     ; vireo: OPTIONS          more options for Vireo
     ; qemu: OPTIONS           more options for QEMU
+    ; bochs: KEY=VALUE        another model= or cpus= for Bochs
     ; status: N               another exit status (3: triple fault)
     ; says: REGEX             must be in Vireo's output; may be repeated
 
 Where a peer is known not to do what the manual says, the source leaves the
-check out under %ifdef PEER_QEMU, and says why.
+check out under %ifdef PEER_QEMU or PEER_BOCHS, and says why.
 """
 import argparse
 import glob
@@ -31,16 +32,35 @@ TIMEOUT_S = 60
 BASE = 0x10000
 
 
+BOCHS = """romimage: file={image}, address=0xffff0000
+megs: 128
+cpu: model={model}, count={cpus}, ips=50000000, reset_on_triple_fault=0
+port_e9_hack: enabled=1
+display_library: rfb, options="timeout=0"
+log: {log}
+panic: action=fatal
+error: action=ignore
+info: action=ignore
+boot: disk
+sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy
+speaker: enabled=0
+plugin_ctrl: biosdev=0, speaker=0, gameport=0, parallel=0, extfpuirq=0
+config_interface: textconfig
+"""
+
+
 def wishes(path):
-    found = {"vireo": [], "qemu": [], "status": 1, "says": []}
+    found = {"vireo": [], "qemu": [], "bochs": {}, "status": 1, "says": []}
     with open(path, encoding="utf-8") as source:
         for line in source:
-            match = re.match(r"; (vireo|qemu|status|says): (.*)", line)
+            match = re.match(r"; (vireo|qemu|bochs|status|says): (.*)", line)
             if not match:
                 continue
             key, value = match.groups()
             if key in ("vireo", "qemu"):
                 found[key] += shlex.split(value)
+            elif key == "bochs":
+                found[key].update(item.split("=", 1) for item in value.split())
             elif key == "status":
                 found[key] = int(value)
             else:
@@ -55,6 +75,11 @@ def command(arguments, image, want):
             "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-bios", image,
             "-display", "none", "-debugcon", "stdio", "-no-reboot",
         ] + want["qemu"]
+    if arguments.peer == "bochs":
+        settings = {"model": "corei7_skylake_x", "cpus": 1, **want["bochs"]}
+        with open(image + ".rc", "w", encoding="utf-8") as rc:
+            rc.write(BOCHS.format(image=image, log=image + ".log", **settings))
+        return ["bochs", "-q", "-f", image + ".rc"]
     return [
         arguments.vireo, "run", "--firmware", image, "--device", "debug-exit", "--serial",
         "none", "--memory", "128M", "--no-reboot", "--engine", arguments.engine, "--log",
@@ -78,15 +103,17 @@ def where(arguments, path, image, output):
     assemble(arguments, path, os.devnull, ["-l", listing])
     with open(listing, encoding="utf-8", errors="replace") as lines:
         text = lines.read()
-    source = ""
+    source = current = ""
     for line in text.splitlines():
         parts = re.match(r" *(\d+) (?:([0-9A-F]{8}) \S+)? *(<\d+>)?(.*)", line)
         if not parts:
             continue
-        if parts[2] and int(parts[2], 16) > target:
-            break
         if not parts[3] and parts[4].strip():
-            source = f"line {parts[1]}: {parts[4].strip()}"
+            current = f"line {parts[1]}: {parts[4].strip()}"
+        if parts[2]:
+            if int(parts[2], 16) > target:
+                break
+            source = current
     return source
 
 
@@ -98,13 +125,15 @@ def run(arguments, path, folder):
     if made.returncode:
         return made.stderr
     try:
-        done = subprocess.run(command(arguments, image, want), stdin=subprocess.DEVNULL,
+        done = subprocess.run(command(arguments, image, want), input="c\nquit\n",
                               capture_output=True, text=True, errors="replace",
                               timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as late:
         return f"no end after {TIMEOUT_S} s\n{late.stdout}{late.stderr}"
     output = done.stdout + done.stderr
     if arguments.peer:
+        if arguments.peer == "bochs":
+            output = re.sub(r"(?s).*<bochs:1> c|^\(0\).*|^=====.*", "", output, flags=re.M)
         return None if "PASS" in output else f"status {done.returncode}\n{output}{where(arguments, path, image, output)}"
     if done.returncode != want["status"]:
         return f"status {done.returncode}, not {want['status']}\n{output}{where(arguments, path, image, output)}"
@@ -118,7 +147,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--vireo", default="build/vireo")
     parser.add_argument("--engine", default="interp")
-    parser.add_argument("--peer", choices=["qemu"])
+    parser.add_argument("--peer", choices=["qemu", "bochs"])
     parser.add_argument("tests", nargs="*")
     arguments = parser.parse_args()
     failed = 0
