@@ -118,6 +118,14 @@ bool x86_deliver_pending_db(struct x86_vcpu *c)
     return true;
 }
 
+void x86_merge_pending_db(struct x86_vcpu *c)
+{
+    if (c->s.pending_db) {
+        report(c, c->s.pending_db);
+        c->s.pending_db = 0;
+    }
+}
+
 /* ---- single step ---- */
 
 void x86_step_begin(struct x86_vcpu *c)

@@ -96,6 +96,11 @@ void x86_io_breakpoint(struct x86_vcpu *c, uint16_t port, unsigned bytes);
 /* Delivers pending traps; true if it did. Nothing while MOV SS shadows. */
 bool x86_deliver_pending_db(struct x86_vcpu *c);
 
+/* #DB has been delivered for another reason (INT1): it reports what MOV SS
+ * held back as well. A second #DB on the handler's first instruction would
+ * overwrite the first one's frame where the gate has a stack of its own. */
+void x86_merge_pending_db(struct x86_vcpu *c);
+
 /* Around one instruction. */
 void x86_step_begin(struct x86_vcpu *c);
 void x86_step_end(struct x86_vcpu *c);

@@ -156,6 +156,9 @@ void x86_deliver(struct x86_vcpu *c, enum x86_event_kind kind, uint8_t vector, b
     if (kind == X86_EVENT_FAULT)
         c->s.pending_db = 0;
 
+    vlog(c->vm->log, CPU, DEBUG, "cpu %u: vector %u error %#x at %04x:%llx", c->vcpu.index, vector,
+         has_error ? error : 0, c->s.seg[X86_CS].selector,
+         (unsigned long long)c->s.reg[X86_RIP]);
     c->fault_depth = 0;
     record(c, &e);
     while (!try_event(c, &e)) {

@@ -5,6 +5,7 @@
  * Near direct branches return NEXT_LINK0 (fall through) or NEXT_LINK1 (taken),
  * because their successors lie at fixed distances from the block.
  */
+#include "cpu/x86/debug.h"
 #include "cpu/x86/insn/ops.h"
 #include "cpu/x86/seg.h"
 
@@ -323,6 +324,7 @@ HANDLER(int1)
 {
     X86_BEGIN(c, i);
     x86_interrupt(c, X86_EVENT_INT1, VEC_DB, false, 0, x86_next_rip(c, i));
+    x86_merge_pending_db(c);
     return NEXT_LOOKUP;
 }
 
