@@ -778,6 +778,130 @@ static void sweep_evex(void)
                     }
 }
 
+/* ---- instructions on the state as a whole ---- */
+
+/* Images to restore from: registers random, control fields sensible, the
+ * XSAVE header right, and now and then wrong. */
+static void prepare_image(uint8_t *image, bool compacted)
+{
+    static struct state s;
+    uint64_t in_use = rnd() & host_xcr0, comp = 0;
+
+    random_state(&s);
+    memcpy(image, &s.x, 160);
+    memset(image + 512, 0, 64);
+    if (compacted) {
+        comp = (rnd() | in_use) & host_xcr0;
+        comp |= 1ull << 63;
+    }
+    le64_put(image + 512, in_use);
+    le64_put(image + 520, comp);
+    if (below(16) == 0)
+        image[512 + below(64)] ^= (uint8_t)(1 << below(8));
+    if (below(16) == 0)
+        image[27] ^= (uint8_t)(1 << below(8)); /* AMD has a bit 17 more than Intel */
+}
+
+struct state_form {
+    const char *bytes;
+    unsigned length;
+    uint64_t mask;  /* for EDX:EAX */
+    unsigned skip_from, skip_to; /* of the image: pointers, where processors differ */
+    unsigned alignment;
+    enum { SAVE, RESTORE, RESTORE_COMPACTED } kind;
+};
+
+/* Operand [rdi]. Standard XSAVE images differ above AVX between vendors. */
+static const struct state_form state_forms[] = {
+    {"\x0f\xae\x07", 3, 0, 5, 24, 16, SAVE}, /* FXSAVE */
+    {"\x0f\xae\x0f", 3, 0, 0, 0, 16, RESTORE},
+    {"\xd9\x37", 2, 0, 12, 28, 1, SAVE}, /* FNSTENV */
+    {"\x66\xd9\x37", 3, 0, 6, 14, 1, SAVE},
+    {"\xdd\x37", 2, 0, 12, 28, 1, SAVE}, /* FNSAVE */
+    {"\x66\xdd\x37", 3, 0, 6, 14, 1, SAVE},
+    {"\xd9\x27", 2, 0, 0, 0, 1, RESTORE}, /* FLDENV */
+    {"\x66\xd9\x27", 3, 0, 0, 0, 1, RESTORE},
+    {"\xdd\x27", 2, 0, 0, 0, 1, RESTORE}, /* FRSTOR */
+    {"\x66\xdd\x27", 3, 0, 0, 0, 1, RESTORE},
+    {"\x0f\xae\x27", 3, 7, 5, 24, 64, SAVE}, /* XSAVE */
+    {"\x0f\xae\x37", 3, 7, 5, 24, 64, SAVE}, /* XSAVEOPT */
+    {"\x0f\xae\x2f", 3, 7, 0, 0, 64, RESTORE}, /* XRSTOR */
+    {"\x0f\xae\x2f", 3, 0xe7, 0, 0, 64, RESTORE_COMPACTED},
+    {"\x0f\xc7\x27", 3, 0xe7, 5, 24, 64, SAVE}, /* XSAVEC */
+};
+
+static void run_state_form(const struct state_form *f)
+{
+    static struct state host, guest;
+    static uint8_t memory[BUFFER_BYTES];
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    char text[256] = "";
+    unsigned offset = PAGE_SIZE - 1024;
+    int vector;
+
+    ZydisDecoderDecodeFull(&decoder, f->bytes, f->length, &z, op);
+    if (filter && strcmp(filter, ZydisMnemonicGetString(z.mnemonic)))
+        return;
+    random_state(&host);
+    fill(memory, sizeof memory);
+    if (below(8) == 0)
+        offset += below(64);
+    if (f->kind == SAVE)
+        memset(memory + offset + 512, 0, 64);
+    else
+        prepare_image(memory + offset, f->kind == RESTORE_COMPACTED);
+    if (f->kind == RESTORE && f->alignment == 1) { /* reserved bits of the environment */
+        uint8_t *p = memory + offset;
+        unsigned step = f->length == 2 ? 4 : 2;
+        le16_put(p + step, (uint16_t)rnd());
+        le16_put(p + 2 * step, (uint16_t)rnd());
+    }
+    memcpy(host_buffer, memory, sizeof memory);
+    memcpy(guest_buffer, memory, sizeof memory);
+    host.gpr[X86_RSP] = 0;
+    host.gpr[X86_RAX] = rnd() & f->mask;
+    if (is_32 && f->kind == SAVE) /* always initial outside 64-bit mode; AMD disagrees */
+        host.gpr[X86_RAX] &= ~(uint64_t)XCR0_HI16_ZMM;
+    host.gpr[X86_RDX] = 0;
+    guest = host;
+    host.gpr[X86_RDI] = (uint64_t)(uintptr_t)host_buffer + offset;
+    guest.gpr[X86_RDI] = GUEST_BUFFER + offset;
+    host_run(&host, (const uint8_t *)f->bytes, f->length);
+    vector = guest_run(&guest, (const uint8_t *)f->bytes, f->length);
+    runs++;
+    host.gpr[X86_RDI] = guest.gpr[X86_RDI];
+    for (unsigned n = 0; n < 2; n++) { /* pointers and MXCSR_MASK are not compared */
+        uint8_t *image = (n ? guest_buffer : host_buffer) + offset;
+        memset(image + f->skip_from, 0, f->skip_to - f->skip_from);
+        if (f->skip_to == 24)
+            memset(image + 28, 0, 4);
+    }
+    if (host_vector != vector)
+        snprintf(text, sizeof text, "fault: host %d guest %d", host_vector, vector);
+    else if (vector < 0)
+        compare(&host, &guest, vector, text, sizeof text);
+    else
+        faults++;
+    if (!text[0])
+        differs("memory", host_buffer, guest_buffer, BUFFER_BYTES, text, sizeof text);
+    if (text[0] && reports++ < MAX_REPORTS) {
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof text - used, " (image +%u, mask %x)", offset,
+                 (unsigned)guest.gpr[X86_RAX]);
+        describe((const uint8_t *)f->bytes, &z, op, text);
+    }
+}
+
+static void sweep_state(void)
+{
+    for (unsigned n = 0; n < ARRAY_SIZE(state_forms); n++) {
+        for (unsigned k = 0; k < rounds * 50; k++)
+            run_state_form(&state_forms[n]);
+        forms++;
+    }
+}
+
 static void *low_pages(size_t bytes, int protection)
 {
     void *p = mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
@@ -827,6 +951,7 @@ int main(int argc, char **argv)
     ZydisDecoderInit(&decoder, is_32 ? ZYDIS_MACHINE_MODE_LEGACY_32 : ZYDIS_MACHINE_MODE_LONG_64,
                      is_32 ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_64);
     sweep_x87();
+    sweep_state();
     sweep_legacy();
     if (host_xcr0 & XCR0_AVX)
         sweep_vex();
