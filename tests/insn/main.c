@@ -1,0 +1,315 @@
+/*
+ * insn_test: random instructions on the host processor and in Vireo's
+ * interpreter. The same seed makes the same cases.
+ *
+ * usage: insn_test [--seed N] [--seconds N] [--cases N] [--only TEXT]
+ *                  [--blocks] [--max-reports N]
+ *        insn_test --seed N --form F --mode M --case N   (one case, with report)
+ *        insn_test --list-forms | --check-forms FILE
+ */
+#include "tests/insn/insn.h"
+
+#include <getopt.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+struct options {
+    uint64_t seed, cases, number;
+    double seconds;
+    const char *only, *check_forms;
+    bool list, blocks, is_single;
+    unsigned form, mode, max_reports;
+};
+
+struct run {
+    struct options o;
+    struct insn_forms forms;
+    unsigned *chosen; /* forms that --only names, times modes */
+    unsigned chosen_count;
+    struct host *host;
+    struct guest *guest;
+    struct insn_shared *sh;
+    struct insn_result *guest_result;
+    uint64_t next, done, mismatches, faults, unequal_skipped;
+    struct insn_form **failed_form;
+    unsigned failed_count;
+};
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* ---- forms ---- */
+
+static void print_forms(const struct insn_forms *f, FILE *out)
+{
+    for (unsigned n = 0; n < f->count; n++) {
+        const struct insn_form *form = &f->form[n];
+
+        fprintf(out, "%s :%s%s%s\n", form->name, form->t[CODE_16].valid ? " 16" : "",
+                form->t[CODE_32].valid ? " 32" : "", form->t[CODE_64].valid ? " 64" : "");
+    }
+}
+
+static int check_forms(const struct insn_forms *f, const char *path)
+{
+    char *text = NULL, line_a[256], line_b[256];
+    size_t bytes = 0;
+    FILE *mine = open_memstream(&text, &bytes), *theirs = fopen(path, "r");
+    unsigned line = 0;
+    int result = 0;
+
+    if (!theirs) {
+        perror(path);
+        return 1;
+    }
+    /* The list follows from the decoder's tables: another version has others. */
+    if (ZydisGetVersion() >> 32 != ZYDIS_VERSION >> 32)
+        return 0;
+    print_forms(f, mine);
+    fclose(mine);
+    mine = fmemopen(text, bytes, "r");
+    for (;;) {
+        char *a = fgets(line_a, sizeof line_a, mine), *b = fgets(line_b, sizeof line_b, theirs);
+
+        line++;
+        if (!a && !b)
+            break;
+        if (!a || !b || strcmp(line_a, line_b)) {
+            fprintf(stderr, "%s:%u is not what insn_test --list-forms says\n", path, line);
+            result = 1;
+            break;
+        }
+    }
+    fclose(mine);
+    fclose(theirs);
+    free(text);
+    return result;
+}
+
+static void choose_forms(struct run *r)
+{
+    r->chosen = calloc(r->forms.count * CODE_SIZES, sizeof *r->chosen);
+    for (unsigned n = 0; n < r->forms.count; n++) {
+        for (unsigned mode = 0; mode < CODE_SIZES; mode++) {
+            if (!r->forms.form[n].t[mode].valid)
+                continue;
+            if (r->o.only && !strstr(r->forms.form[n].name, r->o.only))
+                continue;
+            r->chosen[r->chosen_count++] = n * CODE_SIZES + mode;
+        }
+    }
+    if (!r->chosen_count) {
+        fprintf(stderr, "insn_test: no form has '%s' in its name\n", r->o.only);
+        exit(1);
+    }
+}
+
+/* ---- cases ---- */
+
+static void make_case(struct run *r, struct insn_case *k)
+{
+    do {
+        struct rng pick = {r->o.seed ^ r->next << 20};
+        unsigned form;
+
+        rng_next(&pick);
+        form = r->chosen[rng_next(&pick) % r->chosen_count];
+        /* Most software is 64-bit. */
+        if (form % CODE_SIZES != CODE_64 && rng_percent(&pick, 40) &&
+            r->forms.form[form / CODE_SIZES].t[CODE_64].valid)
+            form = form / CODE_SIZES * CODE_SIZES + CODE_64;
+        k->seed = r->o.seed;
+        k->number = r->next++;
+        k->form = form / CODE_SIZES;
+        k->mode = form % CODE_SIZES;
+        if (r->o.is_single) {
+            k->number = r->o.number;
+            k->form = r->o.form;
+            k->mode = r->o.mode;
+        }
+        if (r->o.is_single && !r->forms.form[k->form].t[k->mode].valid) {
+            fprintf(stderr, "insn_test: that form does not exist in that mode\n");
+            exit(1);
+        }
+    } while (!(r->o.blocks ? gen_block(&r->forms, k) : gen_case(&r->forms, k)));
+}
+
+static void report(struct run *r, const struct insn_case *k, const struct insn_result *host,
+                   const struct insn_result *guest)
+{
+    char command[200];
+    struct insn_form *form = &r->forms.form[k->form];
+    unsigned seen = 0;
+
+    r->mismatches++;
+    /* One report a form is enough. */
+    for (unsigned n = 0; n < r->failed_count; n++)
+        seen += r->failed_form[n] == form;
+    if (seen || r->failed_count >= r->o.max_reports)
+        return;
+    r->failed_form[r->failed_count++] = form;
+    snprintf(command, sizeof command, "insn_test --seed %llu --form %u --mode %u --case %llu%s",
+             (unsigned long long)k->seed, k->form, k->mode, (unsigned long long)k->number,
+             r->o.blocks ? " --blocks" : "");
+    result_report(r->sh, &r->forms, k, host, guest, command);
+}
+
+static void run(struct run *r)
+{
+    double start = now();
+    uint64_t limit = r->o.is_single ? 1 : r->o.cases ? r->o.cases : UINT64_MAX;
+    unsigned which = 0, count = 0;
+
+    for (;;) {
+        struct insn_case *batch = r->sh->batch[which];
+
+        for (count = 0; count < INSN_BATCH && r->done + count < limit; count++)
+            make_case(r, &batch[count]);
+        if (!count)
+            break;
+        host_start(r->host, which, count);
+        for (unsigned n = 0; n < count; n++)
+            guest_run(r->guest, &batch[n], &r->guest_result[n]);
+        host_wait(r->host);
+        for (unsigned n = 0; n < count; n++) {
+            const struct insn_result *host = &r->sh->result[n];
+
+            r->faults += host->vector != VEC_BP;
+            if (!result_equal(r->sh, &batch[n], host, &r->guest_result[n]))
+                report(r, &batch[n], host, &r->guest_result[n]);
+        }
+        r->done += count;
+        which ^= 1;
+        if (r->o.seconds > 0 && now() - start > r->o.seconds)
+            break;
+        if (r->failed_count >= r->o.max_reports)
+            break;
+    }
+    printf("insn_test: seed %llu: %llu cases of %u forms, %llu ended in a fault, %.0f a second, "
+           "%llu differ\n",
+           (unsigned long long)r->o.seed, (unsigned long long)r->done, r->chosen_count,
+           (unsigned long long)r->faults, (double)r->done / (now() - start),
+           (unsigned long long)r->mismatches);
+}
+
+/* ---- options ---- */
+
+static void parse(struct options *o, int argc, char **argv)
+{
+    enum { SEED, SECONDS, CASES, ONLY, BLOCKS, MAX, FORM, MODE, CASE, LIST, CHECK };
+    static const struct option options[] = {
+        {"seed", required_argument, NULL, SEED},
+        {"seconds", required_argument, NULL, SECONDS},
+        {"cases", required_argument, NULL, CASES},
+        {"only", required_argument, NULL, ONLY},
+        {"blocks", no_argument, NULL, BLOCKS},
+        {"max-reports", required_argument, NULL, MAX},
+        {"form", required_argument, NULL, FORM},
+        {"mode", required_argument, NULL, MODE},
+        {"case", required_argument, NULL, CASE},
+        {"list-forms", no_argument, NULL, LIST},
+        {"check-forms", required_argument, NULL, CHECK},
+        {0},
+    };
+    int c;
+
+    *o = (struct options){.seed = 1, .max_reports = 20, .mode = CODE_64};
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (c) {
+        case SEED:
+            o->seed = strtoull(optarg, NULL, 0);
+            break;
+        case SECONDS:
+            o->seconds = strtod(optarg, NULL);
+            break;
+        case CASES:
+            o->cases = strtoull(optarg, NULL, 0);
+            break;
+        case ONLY:
+            o->only = optarg;
+            break;
+        case BLOCKS:
+            o->blocks = true;
+            break;
+        case MAX:
+            o->max_reports = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case FORM:
+            o->form = (unsigned)strtoul(optarg, NULL, 0);
+            o->is_single = true;
+            break;
+        case MODE:
+            o->mode = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case CASE:
+            o->number = strtoull(optarg, NULL, 0);
+            o->is_single = true;
+            break;
+        case LIST:
+            o->list = true;
+            break;
+        case CHECK:
+            o->check_forms = optarg;
+            break;
+        default:
+            exit(1);
+        }
+    }
+    if (!o->seconds && !o->cases && !o->is_single)
+        o->seconds = 40;
+}
+
+int main(int argc, char **argv)
+{
+    struct run *r = calloc(1, sizeof *r);
+    char path[PATH_MAX], child[PATH_MAX + 16];
+    ssize_t n;
+    int result;
+
+    parse(&r->o, argc, argv);
+    forms_create(&r->forms);
+    if (r->o.list) {
+        print_forms(&r->forms, stdout);
+        return 0;
+    }
+    if (r->o.check_forms) {
+        result = check_forms(&r->forms, r->o.check_forms);
+        if (result)
+            return result;
+    }
+    if (r->o.is_single && (r->o.form >= r->forms.count || r->o.mode >= CODE_SIZES)) {
+        fprintf(stderr, "insn_test: no such form\n");
+        return 1;
+    }
+    choose_forms(r);
+    n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n < 0)
+        return 2;
+    path[n] = 0;
+    snprintf(child, sizeof child, "%s/insn_host", dirname(path));
+    r->host = host_create(child);
+    r->sh = host_shared(r->host);
+    value_background(r->o.seed, r->sh->background);
+    r->guest = guest_create(r->sh->background, false);
+    r->guest_result = calloc(INSN_BATCH, sizeof *r->guest_result);
+    r->failed_form = calloc(r->o.max_reports + 1, sizeof(struct insn_form *));
+    run(r);
+    result = r->mismatches ? 1 : 0;
+    guest_destroy(r->guest);
+    host_destroy(r->host);
+    free(r->guest_result);
+    free(r->failed_form);
+    free(r->chosen);
+    forms_destroy(&r->forms);
+    free(r);
+    return result;
+}

@@ -1,0 +1,254 @@
+/*
+ * Comparison of two results, and the report of a difference: bytes and
+ * disassembly, what of the initial state the instruction reads, and each thing
+ * that differs, host first.
+ */
+#include "tests/insn/insn.h"
+
+#include <stdio.h>
+
+static const char *const gpr_name[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                         "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+static const char *const seg_name[6] = {"es", "cs", "ss", "ds", "fs", "gs"};
+
+struct diff {
+    FILE *out; /* NULL: only whether */
+    unsigned count;
+};
+
+static void differ(struct diff *d, const char *what, uint64_t host, uint64_t guest)
+{
+    d->count++;
+    if (d->out)
+        fprintf(d->out, "  %-10s host %016llx  vireo %016llx  (xor %llx)\n", what,
+                (unsigned long long)host, (unsigned long long)guest,
+                (unsigned long long)(host ^ guest));
+}
+
+static void check(struct diff *d, const char *what, uint64_t host, uint64_t guest)
+{
+    if (host != guest)
+        differ(d, what, host, guest);
+}
+
+static void hex(FILE *out, const uint8_t *v, unsigned bytes)
+{
+    for (unsigned n = bytes; n-- > 0;)
+        fprintf(out, "%02x%s", v[n], n && n % 8 == 0 ? "_" : "");
+}
+
+static void check_bytes(struct diff *d, const char *what, unsigned number, const uint8_t *host,
+                        const uint8_t *guest, unsigned bytes)
+{
+    if (!memcmp(host, guest, bytes))
+        return;
+    d->count++;
+    if (!d->out)
+        return;
+    fprintf(d->out, "  %s%u\n    host  ", what, number);
+    hex(d->out, host, bytes);
+    fprintf(d->out, "\n    vireo ");
+    hex(d->out, guest, bytes);
+    fprintf(d->out, "\n");
+}
+
+static bool has_error(int vector)
+{
+    return vector == VEC_DF || (vector >= VEC_TS && vector <= VEC_PF) || vector == VEC_AC;
+}
+
+static void vector_register(const struct x86_xsave *x, unsigned n, uint8_t out[64])
+{
+    if (n >= 16) {
+        memcpy(out, x->hi16_zmm[n - 16], 64);
+        return;
+    }
+    memcpy(out, x->xmm[n], 16);
+    memcpy(out + 16, x->ymm_hi[n], 16);
+    memcpy(out + 32, x->zmm_hi[n], 32);
+}
+
+static void check_x(struct diff *d, const struct x86_xsave *h, const struct x86_xsave *g,
+                    uint32_t ignore)
+{
+    check(d, "fcw", h->fcw, g->fcw);
+    check(d, "fsw", h->fsw, g->fsw);
+    check(d, "ftw", h->ftw, g->ftw);
+    check(d, "mxcsr", h->mxcsr, g->mxcsr);
+    for (unsigned n = 0; n < 8; n++)
+        check_bytes(d, "st", n, h->st[n], g->st[n], 10);
+    for (unsigned n = 0; n < 8; n++) {
+        char name[8];
+
+        snprintf(name, sizeof name, "k%u", n);
+        check(d, name, h->opmask[n], g->opmask[n]);
+    }
+    if (!memcmp(h->xmm, g->xmm, sizeof h->xmm) && !memcmp(h->ymm_hi, g->ymm_hi, sizeof h->ymm_hi) &&
+        !memcmp(h->zmm_hi, g->zmm_hi, sizeof h->zmm_hi) &&
+        !memcmp(h->hi16_zmm, g->hi16_zmm, sizeof h->hi16_zmm))
+        return;
+    for (unsigned n = 0; n < 32; n++) {
+        uint8_t a[64], b[64];
+
+        vector_register(h, n, a);
+        vector_register(g, n, b);
+        check_bytes(d, "zmm", n, a, b, 64);
+    }
+}
+
+static void check_memory(struct diff *d, const struct insn_result *h, const struct insn_result *g)
+{
+    for (unsigned n = 0; n < DATA_PAGES; n++) {
+        unsigned shown = 0;
+
+        if (data_page[n].right != PAGE_RW || !memcmp(h->mem[n], g->mem[n], 4096))
+            continue;
+        d->count++;
+        if (!d->out)
+            continue;
+        for (unsigned at = 0; at < 4096 && shown < 12; at += 8) {
+            if (!memcmp(h->mem[n] + at, g->mem[n] + at, 8))
+                continue;
+            shown++;
+            fprintf(d->out, "  [%llx] host %016llx  vireo %016llx\n",
+                    (unsigned long long)data_page[n].address + at,
+                    (unsigned long long)le64_get(h->mem[n] + at),
+                    (unsigned long long)le64_get(g->mem[n] + at));
+        }
+    }
+}
+
+static void compare(struct diff *d, const struct insn_case *k, const struct insn_result *h,
+                    const struct insn_result *g)
+{
+    uint32_t ignore = known_ignore(k, h, g);
+    uint64_t flags = 0x3fffff & ~(uint64_t)(ignore & 0x3fffff);
+    uint64_t wide = k->mode == CODE_64 ? ~0ull : 0xffffffff;
+
+    if (ignore & IGN_CASE)
+        return;
+    check(d, "vector", (uint64_t)(int64_t)h->vector, (uint64_t)(int64_t)g->vector);
+    if (has_error(h->vector) && h->vector == g->vector && !(ignore & IGN_ERROR)) {
+        /* The host's kernel does not tell what of its half is mapped. */
+        uint32_t hide = h->vector == VEC_PF && h->cr2 >= 0x7ffffffff000 ? PF_P : 0;
+
+        check(d, "error", h->error | hide, g->error | hide);
+    }
+    if (!(ignore & IGN_CR2))
+        check(d, "cr2", h->cr2, g->cr2);
+    check(d, "rip", h->out.rip, g->out.rip);
+    check(d, "rflags", h->out.rflags & flags, g->out.rflags & flags);
+    for (unsigned n = 0; n < 16; n++)
+        check(d, gpr_name[n], h->out.gpr[n] & (n == X86_RSP ? wide : ~0ull),
+              g->out.gpr[n] & (n == X86_RSP ? wide : ~0ull));
+    for (unsigned n = 0; n < X86_SEG_COUNT; n++)
+        check(d, seg_name[n], h->out.sel[n], g->out.sel[n]);
+    if (k->mode == CODE_64 && !(ignore & IGN_BASES)) {
+        check(d, "fs_base", h->out.fs_base, g->out.fs_base);
+        check(d, "gs_base", h->out.gs_base, g->out.gs_base);
+    }
+    check_x(d, &h->out.x, &g->out.x, ignore);
+    if (!(ignore & IGN_MEM))
+        check_memory(d, h, g);
+}
+
+bool result_equal(const struct insn_shared *sh, const struct insn_case *k,
+                  const struct insn_result *host, const struct insn_result *guest)
+{
+    struct diff d = {0};
+
+    compare(&d, k, host, guest);
+    return d.count == 0;
+}
+
+/* ---- the report ---- */
+
+static void show_operand(const struct insn_case *k, const ZydisDecodedOperand *o)
+{
+    const struct x86_xsave *x = &k->in.x;
+
+    if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+        ZydisRegisterClass c = ZydisRegisterGetClass(o->reg.value);
+        unsigned id = (unsigned)ZydisRegisterGetId(o->reg.value) & 31;
+        uint8_t v[64];
+
+        switch (c) {
+        case ZYDIS_REGCLASS_XMM:
+        case ZYDIS_REGCLASS_YMM:
+        case ZYDIS_REGCLASS_ZMM:
+            vector_register(x, id, v);
+            printf("  in %s ", ZydisRegisterGetString(o->reg.value));
+            hex(stdout, v, o->size / 8);
+            printf("\n");
+            break;
+        case ZYDIS_REGCLASS_MASK:
+            printf("  in k%u %016llx\n", id & 7, (unsigned long long)x->opmask[id & 7]);
+            break;
+        case ZYDIS_REGCLASS_X87:
+        case ZYDIS_REGCLASS_MMX:
+            if (c == ZYDIS_REGCLASS_MMX)
+                id = (id - (x->fsw >> 11 & 7)) & 7;
+            printf("  in st%u ", id & 7);
+            hex(stdout, x->st[id & 7], 10);
+            printf("\n");
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+static void show_initial(const struct insn_case *k, const struct insn_decoded *d)
+{
+    const struct insn_state *s = &k->in;
+
+    for (unsigned n = 0; n < (k->mode == CODE_64 ? 16u : 8u); n++)
+        printf("%s%s=%llx", n % 8 == 0 ? "  in " : " ", gpr_name[n], (unsigned long long)s->gpr[n]),
+            n % 8 == 7 ? (void)printf("\n") : (void)0;
+    printf("  in rip=%llx rflags=%llx es=%x cs=%x ss=%x ds=%x fs=%x gs=%x", 
+           (unsigned long long)s->rip, (unsigned long long)s->rflags, s->sel[0], s->sel[1],
+           s->sel[2], s->sel[3], s->sel[4], s->sel[5]);
+    if (k->mode == CODE_64)
+        printf(" fsbase=%llx gsbase=%llx", (unsigned long long)s->fs_base,
+               (unsigned long long)s->gs_base);
+    printf("\n  in mxcsr=%x fcw=%x fsw=%x ftw=%x\n", s->x.mxcsr, s->x.fcw, s->x.fsw, s->x.ftw);
+    for (unsigned n = 0; n < d->z.operand_count; n++)
+        show_operand(k, &d->op[n]);
+    for (unsigned p = 0; p < k->patches; p++) {
+        printf("  in [%llx] ", (unsigned long long)k->patch[p].address);
+        hex(stdout, k->patch_data + k->patch[p].offset, MIN(k->patch[p].bytes, 64u));
+        printf(" (%u bytes, last first)\n", k->patch[p].bytes);
+    }
+}
+
+void result_report(const struct insn_shared *sh, const struct insn_forms *f,
+                   const struct insn_case *k, const struct insn_result *host,
+                   const struct insn_result *guest, const char *command)
+{
+    static const char *const modes[] = {"16-bit", "32-bit", "64-bit"};
+    struct diff d = {.out = stdout};
+    struct insn_decoded first, i;
+    ZydisFormatter formatter;
+
+    ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+    printf("---- %s: %s\n", modes[k->mode], k->count == 1 ? f->form[k->form].name : "block");
+    insn_decode(k->mode, k->code, k->code_bytes, &first);
+    for (unsigned at = 0; at < k->code_bytes; at += i.z.length) {
+        char text[128];
+
+        if (!insn_decode(k->mode, k->code + at, k->code_bytes - at, &i))
+            break;
+        ZydisFormatterFormatInstruction(&formatter, &i.z, i.op, i.z.operand_count_visible, text,
+                                        sizeof text, k->in.rip + at, NULL);
+        printf("  %llx: ", (unsigned long long)k->in.rip + at);
+        for (unsigned n = 0; n < i.z.length; n++)
+            printf("%02x", k->code[at + n]);
+        printf("  %s\n", text);
+    }
+    show_initial(k, &first);
+    printf("  host: vector %d error %x; vireo: vector %d error %x\n", host->vector, host->error,
+           guest->vector, guest->error);
+    compare(&d, k, host, guest);
+    printf("  again: %s\n", command);
+    fflush(stdout);
+}
