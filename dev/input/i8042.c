@@ -380,12 +380,16 @@ static uint64_t data_read(void *ctx, uint64_t offset, unsigned size)
         update_irqs(c);
         refill(c);
     }
+    vlog(c->vm->log, INPUT, DEBUG, "8042: data -> %02x", data);
     return data;
 }
 
 static void data_write(void *ctx, uint64_t offset, uint64_t value, unsigned size)
 {
-    write_data(ctx, (uint8_t)value);
+    struct i8042 *c = ctx;
+
+    vlog(c->vm->log, INPUT, DEBUG, "8042: data <- %02x", (unsigned)value);
+    write_data(c, (uint8_t)value);
 }
 
 static uint64_t status_read(void *ctx, uint64_t offset, unsigned size)
@@ -402,6 +406,7 @@ static void command_write(void *ctx, uint64_t offset, uint64_t value, unsigned s
 {
     struct i8042 *c = ctx;
 
+    vlog(c->vm->log, INPUT, DEBUG, "8042: command <- %02x", (unsigned)value);
     c->status |= STATUS_COMMAND;
     c->command = 0;
     run_command(c, (uint8_t)value);
