@@ -141,9 +141,10 @@ void x86_step_begin(struct x86_vcpu *c)
 
 void x86_step_override(struct x86_vcpu *c, bool trap)
 {
-    c->step_trap = trap;
+    /* Pending at once: the instruction may be running without x86_step_end. */
+    c->step_trap = false;
     if (trap)
-        c->slow = 1;
+        pend(c, DR6_BS);
 }
 
 void x86_step_end(struct x86_vcpu *c)

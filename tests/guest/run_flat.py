@@ -15,7 +15,7 @@ debug-exit port. Lines in a test's source say what else it wants:
     ; says: REGEX             must be in Vireo's output; may be repeated
 
 Where a peer is known not to do what the manual says, the source leaves the
-check out under %ifdef PEER_QEMU or PEER_BOCHS, and says why.
+check out under %ifndef PEER_QEMU, PEER_BOCHS or PEER (both), and says why.
 """
 import argparse
 import glob
@@ -88,7 +88,7 @@ def command(arguments, image, want):
 
 
 def assemble(arguments, path, image, more=()):
-    peer = [f"-DPEER_{arguments.peer.upper()}"] if arguments.peer else []
+    peer = ["-DPEER", f"-DPEER_{arguments.peer.upper()}"] if arguments.peer else []
     return subprocess.run(["nasm", "-f", "bin", "-Wall", "-Werror", "-I", FLAT + "/", path, "-o",
                            image, *peer, *more], capture_output=True, text=True, check=False)
 

@@ -177,7 +177,8 @@ static inline enum x86_next string_rep(struct x86_vcpu *c, const struct x86_insn
         uint64_t left = c->s.reg[X86_RCX] & mask, n = 0;
 
         budget = c->budget_end - c->s.icount - i->number;
-        if (op == STR_MOVS || op == STR_STOS)
+        /* While c->slow there may be a trap behind each iteration. */
+        if ((op == STR_MOVS || op == STR_STOS) && !c->slow)
             n = fast_run(c, i, op, MIN(left, budget));
         if (!n) {
             string_step(c, i, op);
@@ -199,6 +200,10 @@ static inline enum x86_next string_rep(struct x86_vcpu *c, const struct x86_insn
              atomic_load_explicit(&c->vcpu.events, memory_order_relaxed)) ||
             (devices && atomic_load_explicit(&c->vcpu.events, memory_order_relaxed))) {
             c->s.icount--; /* the loop counts one for leaving here */
+            /* What comes in between sees RF, so that the rest does not meet
+             * the instruction's own breakpoint again (SDM Vol. 3, 18.3.1.1). */
+            c->s.rflags |= FLAG_RF;
+            c->slow = 1;
             c->s.reg[X86_RIP] = x86_cur_rip(c);
             return NEXT_LOOKUP;
         }
