@@ -66,6 +66,8 @@ static void fill_cmos(struct pc *pc)
 
 /* ---- tables ---- */
 
+#define SMBIOS_TABLES "etc/smbios/smbios-tables"
+
 static void set_windows(struct pc *pc, struct acpi_config *c)
 {
     uint64_t first = MIN(MAX(c->ecam_base, PC_HOLE_BASE), PC_HOLE_END);
@@ -193,7 +195,7 @@ static int add_smbios(struct pc *pc, struct error *err)
     ret = fw_cfg_add_file(pc->fw_cfg, "etc/smbios/smbios-anchor", pc->smbios.anchor,
                           SMBIOS_ANCHOR_BYTES, err);
     if (!ret)
-        ret = fw_cfg_add_file(pc->fw_cfg, "etc/smbios/smbios-tables", pc->smbios.data,
+        ret = fw_cfg_add_file(pc->fw_cfg, SMBIOS_TABLES, pc->smbios.data,
                               pc->smbios.bytes, err);
     return ret;
 }
@@ -264,6 +266,13 @@ static void make_uuid(struct pc *pc)
     le64_put(pc->uuid + 8, vm_random(pc->vm));
     pc->uuid[7] = (uint8_t)((pc->uuid[7] & 0x0f) | 0x40);
     pc->uuid[8] = (uint8_t)((pc->uuid[8] & 0x3f) | 0x80);
+}
+
+void pc_identity_changed(struct pc *pc)
+{
+    fw_cfg_replace_bytes(pc->fw_cfg, FW_CFG_UUID, pc->uuid, sizeof pc->uuid);
+    pc_build_smbios(pc, 0);
+    fw_cfg_replace_file(pc->fw_cfg, SMBIOS_TABLES, pc->smbios.data, pc->smbios.bytes);
 }
 
 int pc_info_create(struct pc *pc, struct error *err)

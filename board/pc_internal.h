@@ -85,10 +85,10 @@ struct pc {
     bool pit_level;     /* what the 8254 and the RTC would drive */
     bool rtc_level;
     uint64_t ferr;      /* bit n: processor n asserts FERR# */
+    uint8_t uuid[16];
 
     uint8_t com_ports;  /* bit n: COM(n+1) is there */
     bool has_sercon;
-    uint8_t uuid[16];
     struct acpi_tables acpi; /* scratch: built anew each time */
     struct smbios smbios;
 
@@ -132,6 +132,8 @@ int pc_info_create(struct pc *pc, struct error *err);
 /* The tables for the chipset as it is configured now. */
 void pc_build_acpi(struct pc *pc);
 void pc_build_smbios(struct pc *pc, gpa_t tables);
+/* The UUID was loaded: firmware shall find that one. */
+void pc_identity_changed(struct pc *pc);
 /* For a kernel: what RAM there is once board_post() has run. */
 void pc_memory_map(struct pc *pc, struct memory_map *map);
 

@@ -198,7 +198,7 @@ static void init_set(void *ctx, unsigned number, bool level)
     struct pc *pc = ctx;
 
     for (unsigned n = 0; level && n < pc->cpu_count; n++)
-        vcpu_post(&pc->cpu[n]->vcpu, EVENT_INIT);
+        lapic_init_pin(pc->cpu[n]->lapic);
 }
 
 struct irq_line pc_init_line(struct pc *pc)
@@ -239,10 +239,17 @@ static const struct state_field pc_fields[] = {
     STATE_INT(struct pc, pit_level),
     STATE_INT(struct pc, rtc_level),
     STATE_INT(struct pc, ferr),
+    STATE_BYTES(struct pc, uuid),
     STATE_END,
 };
 
-static const struct state_table pc_state = {"pc", 1, pc_fields, NULL, NULL};
+static int pc_after_load(void *self, unsigned version)
+{
+    pc_identity_changed(self);
+    return 0;
+}
+
+static const struct state_table pc_state = {"pc", 1, pc_fields, NULL, pc_after_load};
 
 static const struct dev_type pc_type = {
     .name = "pc",

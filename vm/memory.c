@@ -86,6 +86,12 @@ void ram_blocks_free(struct vm *vm)
     vm->ram_blocks = NULL;
 }
 
+void ram_blocks_forget_code(struct vm *vm)
+{
+    for (struct ram_block *b = vm->ram_blocks; b; b = b->next)
+        host_pages_discard((void *)b->code_lines, b->bytes / PAGE * sizeof *b->code_lines);
+}
+
 void ram_block_written(struct ram_block *block, uint64_t offset, uint64_t bytes)
 {
     uint64_t first, last;

@@ -22,11 +22,11 @@
 #include "vm/internal.h"
 #include "vm/state_hash.h"
 
-#define PAGE 4096
+#define PAGE STATE_PAGE
 #define LAYOUT 1
-#define NO_PAGE UINT64_MAX
+#define NO_PAGE STATE_NO_PAGE
 
-static const char magic[12] = "VIREO state\n";
+static const char magic[STATE_MAGIC_BYTES] = STATE_MAGIC;
 static const char ending[4] = "end.";
 
 /* ---- what vm/ itself remembers ---- */
@@ -55,8 +55,8 @@ static const struct state_field machine_fields[] = {
     STATE_END,
 };
 
-static const struct state_table machine_table = {.name = "vm", .version = 1,
-                                                 .fields = machine_fields};
+const struct state_table vm_machine_state = {.name = "vm", .version = 1,
+                                             .fields = machine_fields};
 
 /* Events are doorbells, and rung anew after loading; these two are all there
  * is of an INIT or SIPI that has been sent. */
@@ -73,7 +73,7 @@ static const struct state_field vcpu_fields[] = {
     STATE_END,
 };
 
-static const struct state_table vcpu_table = {.name = "vcpu", .version = 1, .fields = vcpu_fields};
+const struct state_table vm_vcpu_state = {.name = "vcpu", .version = 1, .fields = vcpu_fields};
 
 struct ram_part {
     uint32_t id, kind;
@@ -87,7 +87,7 @@ static const struct state_field ram_fields[] = {
     STATE_END,
 };
 
-static const struct state_table ram_table = {.name = "ram", .version = 1, .fields = ram_fields};
+const struct state_table vm_ram_state = {.name = "ram", .version = 1, .fields = ram_fields};
 
 static struct machine_part machine_part_of(struct vm *vm)
 {
@@ -128,7 +128,7 @@ static void save_ram(struct state_stream *s, const struct ram_block *b)
     struct ram_part part = ram_part_of(b);
     uint64_t none = NO_PAGE;
 
-    state_save(s, &ram_table, b->name, &part);
+    state_save(s, &vm_ram_state, b->name, &part);
     for (uint64_t page = 0; page < b->bytes / PAGE; page++) {
         const uint8_t *p = b->host + page * PAGE;
 
@@ -147,13 +147,13 @@ static void save_all(struct vm *vm, struct state_stream *s)
 
     state_put(s, magic, sizeof magic);
     state_put(s, &layout, sizeof layout);
-    state_save(s, &machine_table, "machine", &machine);
+    state_save(s, &vm_machine_state, "machine", &machine);
     for (unsigned i = 0; i < vm->vcpu_count; i++) {
         struct vcpu *v = vm->vcpus[i];
         struct vcpu_part part = {.halted = v->halted,
                                  .events = atomic_load(&v->events) & SAVED_EVENTS};
 
-        state_save(s, &vcpu_table, "vcpu", &part);
+        state_save(s, &vm_vcpu_state, "vcpu", &part);
         if (v->state)
             state_save(s, v->state, "vcpu", v->self);
     }
@@ -169,7 +169,12 @@ static void save_all(struct vm *vm, struct state_stream *s)
 int vm_state_save(struct vm *vm, struct state_stream *s, struct error *err)
 {
     vm_lock(vm);
+    input_deliver(vm); /* what waits for an instruction boundary: this is one */
     save_all(vm, s);
+    /* A loaded machine starts with no translations and no decoded code. So
+     * that both have the same future, down to the accessed bits in the page
+     * tables, the saved one goes on without them too. */
+    vcpu_forget_everything(vm);
     vm_unlock(vm);
     return s->failed ? error_set(err, -ENOMEM, "out of memory for the state of the machine") : 0;
 }
@@ -191,7 +196,7 @@ void vm_state_hash(struct vm *vm, uint64_t hash[2])
 static int load_machine(struct vm *vm, struct state_stream *s, struct error *err)
 {
     struct machine_part now = machine_part_of(vm), part = now;
-    int r = state_load(s, &machine_table, "machine", &part, err);
+    int r = state_load(s, &vm_machine_state, "machine", &part, err);
 
     if (r)
         return r;
@@ -224,7 +229,7 @@ static int load_machine(struct vm *vm, struct state_stream *s, struct error *err
 static int load_vcpu(struct vcpu *v, struct state_stream *s, struct error *err)
 {
     struct vcpu_part part = {0};
-    int r = state_load(s, &vcpu_table, "vcpu", &part, err);
+    int r = state_load(s, &vm_vcpu_state, "vcpu", &part, err);
 
     if (!r && (part.events & ~(uint32_t)SAVED_EVENTS))
         r = error_set(err, -EINVAL, "saved state is damaged: events %x of a processor",
@@ -243,7 +248,7 @@ static int load_ram(struct ram_block *b, struct state_stream *s, struct error *e
 {
     struct ram_part now = ram_part_of(b), part = now;
     uint64_t next = 0, page;
-    int r = state_load(s, &ram_table, b->name, &part, err);
+    int r = state_load(s, &vm_ram_state, b->name, &part, err);
 
     if (r)
         return r;

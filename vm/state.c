@@ -17,7 +17,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "vm/clock.h"
+#include "vm/internal.h"
 #include "vm/state_hash.h"
 
 #define NAME_MAX_BYTES 255

@@ -117,7 +117,16 @@ struct vm;
  * that failed it is good for reset and destroy only. */
 int vm_state_save(struct vm *vm, struct state_stream *s, struct error *err);
 int vm_state_load(struct vm *vm, struct state_stream *s, struct error *err);
-/* 128 bits over the same, without building it. */
+/*
+ * What differs between two saved states of machines that are built like vm:
+ * tells one line each ("lapic lapic0: timer_count: 12 and 13"), at most `most`
+ * of them, and returns how many there are. Streams that are no such states
+ * count as one difference.
+ */
+unsigned vm_state_diff(struct vm *vm, const struct state_stream *a, const struct state_stream *b,
+                       void (*tell)(void *ctx, const char *line), void *ctx, unsigned most);
+/* 128 bits over the same, without building it; leaves no trace in the machine's
+ * future (a save does: translations and decoded code go, as if loaded). */
 void vm_state_hash(struct vm *vm, uint64_t hash[2]);
 
 #endif

@@ -292,6 +292,7 @@ void vcpu_drain_code(struct vcpu *v)
 
 void vcpu_forget_everything(struct vm *vm)
 {
+    ram_blocks_forget_code(vm); /* no processor executes before it has done so too */
     for (unsigned i = 0; i < vm->vcpu_count; i++) {
         struct vcpu *v = vm->vcpus[i];
 

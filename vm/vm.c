@@ -11,7 +11,10 @@
 #include "vm/internal.h"
 #include "vm/loop.h"
 
-#define DEFAULT_QUANTUM 20000
+/* Instructions a turn. A prime: a loop that holds a lock for most of its way
+ * would else be interrupted at the same instruction in each turn, and nobody
+ * would ever get the lock (SeaBIOS waits for the other processors like that). */
+#define DEFAULT_QUANTUM 20011
 /* A deterministic machine's wall clock starts at 2024-01-01T00:00:00Z, plus a
  * part of a year by its seed. */
 #define DETERMINISTIC_EPOCH_S 1704067200ull

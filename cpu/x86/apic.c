@@ -162,6 +162,11 @@ void apic_post(struct lapic *l, enum apic_delivery mode, uint8_t vector, bool le
     vcpu_post(v, EVENT_INTERRUPT);
 }
 
+void lapic_init_pin(struct lapic *l)
+{
+    apic_post(l, DELIVERY_INIT, 0, false);
+}
+
 void lapic_take_startup(struct lapic *l)
 {
     uint32_t word = atomic_load_explicit(&l->startup, memory_order_relaxed), left;

@@ -46,6 +46,9 @@ bool lapic_accepts_extint(const struct lapic *l);
 /* NMI pin (LINT1) for the board. */
 void lapic_lint(struct lapic *l, unsigned pin, bool level);
 
+/* The INIT# pin, for the board: as an INIT message. */
+void lapic_init_pin(struct lapic *l);
+
 /* Owner, on EVENT_INIT or EVENT_STARTUP, before it looks at s.init_pending and
  * s.sipi_pending: moves there what other processors have sent. An INIT drops
  * the SIPI sent before it; the SIPI after it comes with the next EVENT_STARTUP.

@@ -314,9 +314,6 @@ static void before_save(void *self)
         c->s.nmi_pending = 1;
     c->s.intr_pin = atomic_load(&c->intr_level);
     c->s.xinuse = vec_xinuse(&c->s);
-    /* A loaded machine starts with empty TLBs; so that both have the same
-     * future, down to the A and D bits, the saved one goes on with empty ones. */
-    x86_tlb_reset(c);
 }
 
 /* A saved state may come from anywhere: what indexes or steers the host must

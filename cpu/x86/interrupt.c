@@ -99,7 +99,7 @@ static void startup(struct x86_vcpu *c)
 bool x86_handle_events(struct x86_vcpu *c, uint32_t events)
 {
     if (events & EVENT_FLUSH)
-        x86_tlb_flush_all(c);
+        x86_tlb_reset(c);
     else if (events & EVENT_REVOKE)
         x86_tlb_revoke_writes(c);
     if (events & EVENT_CODE)

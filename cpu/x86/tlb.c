@@ -134,10 +134,14 @@ void x86_tlb_flush_all(struct x86_vcpu *c)
 void x86_tlb_reset(struct x86_vcpu *c)
 {
     x86_tlb_flush_all(c);
-    for (unsigned s = 1; s < TLB_PCID_SLOTS; s++)
+    for (unsigned s = 0; s < TLB_PCID_SLOTS; s++) {
         c->mmu->slot[s].pcid = PCID_NONE;
+        c->mmu->slot[s].used_at = 0;
+    }
+    c->mmu->stamp = 0;
     c->mmu->current = 0;
     c->mmu->slot[0].pcid = c->s.cr4 & CR4_PCIDE ? c->s.cr3 & 0xfff : 0;
+    x86_tlb_select(c);
 }
 
 void x86_tlb_flush_nonglobal(struct x86_vcpu *c)

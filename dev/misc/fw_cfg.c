@@ -12,6 +12,7 @@
  */
 #include "dev/misc/fw_cfg.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -277,6 +278,22 @@ int fw_cfg_add_file_writable(struct fw_cfg *f, const char *name, const void *dat
     memcpy(place, initial, bytes);
     f->writable_used += bytes;
     return 0;
+}
+
+static void replace(struct fw_cfg_item *item, const void *data, size_t bytes)
+{
+    assert(item && item->owned && item->bytes == bytes);
+    memcpy(item->owned, data, bytes);
+}
+
+void fw_cfg_replace_bytes(struct fw_cfg *f, uint16_t key, const void *data, size_t bytes)
+{
+    replace(find_key(f, key), data, bytes);
+}
+
+void fw_cfg_replace_file(struct fw_cfg *f, const char *name, const void *data, size_t bytes)
+{
+    replace(find_file(f, name), data, bytes);
 }
 
 const void *fw_cfg_file(const struct fw_cfg *f, const char *name, size_t *bytes)

@@ -60,6 +60,10 @@ int fw_cfg_add_file_callback(struct fw_cfg *f, const char *name, size_t bytes,
 int fw_cfg_add_file_writable(struct fw_cfg *f, const char *name, const void *data, size_t bytes,
                              void (*written)(void *ctx, size_t offset, size_t bytes), void *ctx,
                              struct error *err);
+/* New bytes, as many as before, for what was added with a copy (a machine was
+ * loaded whose identity is another). */
+void fw_cfg_replace_bytes(struct fw_cfg *f, uint16_t key, const void *data, size_t bytes);
+void fw_cfg_replace_file(struct fw_cfg *f, const char *name, const void *data, size_t bytes);
 /* A file's bytes now (not of a built one): NULL if there is none. */
 const void *fw_cfg_file(const struct fw_cfg *f, const char *name, size_t *bytes);
 
