@@ -106,9 +106,9 @@ def vireo_command(options):
 class Machine:
     """options: a list of (name, value) pairs of `vireo run`, without dashes;
     value None for flags. The guest's serial line is our end of the terminal;
-    standard error is kept apart in .errors."""
+    standard error is kept apart in .errors, or else goes to the terminal too."""
 
-    def __init__(self, options, command=None):
+    def __init__(self, options, command=None, errors_apart=True):
         self.transcript = b""
         self.seen = 0  # of the transcript, by expect()
         self.errors = b""
@@ -117,9 +117,12 @@ class Machine:
         self.modes = termios.tcgetattr(slave)
         self.slave = slave
         self.process = subprocess.Popen(self.command, stdin=slave, stdout=slave,
-                                        stderr=subprocess.PIPE, preexec_fn=self._own_terminal,
-                                        close_fds=True)
-        os.set_blocking(self.process.stderr.fileno(), False)
+                                        stderr=subprocess.PIPE if errors_apart else slave,
+                                        preexec_fn=self._own_terminal, close_fds=True)
+        self.outputs = [self.master]
+        if errors_apart:
+            os.set_blocking(self.process.stderr.fileno(), False)
+            self.outputs.append(self.process.stderr.fileno())
         self.started = time.monotonic()
 
     def _own_terminal(self):
@@ -129,8 +132,7 @@ class Machine:
 
     def _take(self, seconds):
         """Reads what there is within seconds; False when nothing came."""
-        fds = [self.master, self.process.stderr.fileno()]
-        ready, _, _ = select.select(fds, [], [], max(seconds, 0))
+        ready, _, _ = select.select(self.outputs, [], [], max(seconds, 0))
         for fd in ready:
             try:
                 data = os.read(fd, 65536)
@@ -138,8 +140,10 @@ class Machine:
                 data = b""
             if fd == self.master:
                 self.transcript += data
-            else:
+            elif data:
                 self.errors += data
+            else:
+                self.outputs.remove(fd)
         return bool(ready)
 
     def expect(self, pattern, seconds=60):
@@ -185,9 +189,8 @@ class Machine:
             if time.monotonic() > end:
                 raise Failure("does not end within %g seconds" % (seconds * PATIENCE))
             self._take(0.1)
-        while self._take(0.1) and self.process.stderr.fileno() >= 0:
-            if not select.select([self.master], [], [], 0)[0]:
-                break
+        while self._take(0.1):
+            pass
         if self.process.returncode != status:
             raise Failure("exit status %d, not %d" % (self.process.returncode, status))
 
