@@ -94,13 +94,13 @@ struct i8042 {
     struct i8042_config config;
     struct region data_port, command_port;
 
-    uint8_t status; /* without OBF and AUX */
+    uint8_t status;         /* without OBF and AUX */
     uint8_t ram[RAM_BYTES]; /* [0]: the command byte */
     uint8_t output_port;
     uint8_t command; /* waiting for its byte at port 60H; 0: none */
     bool full;       /* the output buffer */
     uint8_t data;
-    uint8_t source; /* enum source */
+    uint8_t source;  /* enum source */
     bool break_seen; /* translation: F0H was taken */
     /* The controller's own answers, while the buffer is full. */
     uint8_t replies[REPLY_BYTES];
@@ -463,20 +463,13 @@ static int i8042_after_load(void *self, unsigned version)
 }
 
 static const struct state_field i8042_fields[] = {
-    STATE_INT(struct i8042, status),
-    STATE_BYTES(struct i8042, ram),
-    STATE_INT(struct i8042, output_port),
-    STATE_INT(struct i8042, command),
-    STATE_INT(struct i8042, full),
-    STATE_INT(struct i8042, data),
-    STATE_INT(struct i8042, source),
-    STATE_INT(struct i8042, break_seen),
-    STATE_BYTES(struct i8042, replies),
-    STATE_INT(struct i8042, reply_sources),
-    STATE_INT(struct i8042, reply_count),
-    STATE_INT(struct i8042, keyboard_irq),
-    STATE_INT(struct i8042, mouse_irq),
-    STATE_END,
+    STATE_INT(struct i8042, status),      STATE_BYTES(struct i8042, ram),
+    STATE_INT(struct i8042, output_port), STATE_INT(struct i8042, command),
+    STATE_INT(struct i8042, full),        STATE_INT(struct i8042, data),
+    STATE_INT(struct i8042, source),      STATE_INT(struct i8042, break_seen),
+    STATE_BYTES(struct i8042, replies),   STATE_INT(struct i8042, reply_sources),
+    STATE_INT(struct i8042, reply_count), STATE_INT(struct i8042, keyboard_irq),
+    STATE_INT(struct i8042, mouse_irq),   STATE_END,
 };
 
 static const struct state_table i8042_state = {

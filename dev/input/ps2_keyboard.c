@@ -67,7 +67,7 @@ struct ps2_keyboard {
     struct ps2_device device;
 
     struct ps2_queue replies, keys;
-    bool overrun; /* told once for a full queue */
+    bool overrun;    /* told once for a full queue */
     uint8_t command; /* waiting for its argument */
     uint8_t scan_set;
     bool scanning;
@@ -294,8 +294,7 @@ static void default_types(struct ps2_keyboard *k)
 
     set_all_types(k, 0);
     for (unsigned i = 0; i < ARRAY_SIZE(typematic); i++)
-        memset(k->key_types + typematic[i][0], KEY_REPEATS,
-               typematic[i][1] - typematic[i][0] + 1u);
+        memset(k->key_types + typematic[i][0], KEY_REPEATS, typematic[i][1] - typematic[i][0] + 1u);
     for (unsigned i = 0; i < ARRAY_SIZE(make_break); i++)
         k->key_types[make_break[i]] = KEY_BREAKS;
 }

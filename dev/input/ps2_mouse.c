@@ -114,8 +114,8 @@ static bool put_packet(struct ps2_mouse *m)
         out_x = scaled(dx);
         out_y = scaled(dy);
     }
-    packet[0] = PACKET_ALWAYS_1 | (m->buttons & PACKET_BUTTONS) |
-                (out_x < 0 ? PACKET_X_SIGN : 0) | (out_y < 0 ? PACKET_Y_SIGN : 0);
+    packet[0] = PACKET_ALWAYS_1 | (m->buttons & PACKET_BUTTONS) | (out_x < 0 ? PACKET_X_SIGN : 0) |
+                (out_y < 0 ? PACKET_Y_SIGN : 0);
     packet[1] = (uint8_t)out_x;
     packet[2] = (uint8_t)out_y;
     packet[3] = (uint8_t)dz;

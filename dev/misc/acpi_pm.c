@@ -87,11 +87,11 @@ struct acpi_pm {
     struct irq_line sci;
     struct region block, apm;
 
-    uint16_t sts;            /* PM1_STS but for STS_TIMER */
-    uint16_t en;             /* PM1_EN */
-    uint32_t cnt;            /* PM1_CNT, readable bits */
-    uint64_t timer_seen;     /* half periods acknowledged by STS_TIMER */
-    struct timer timer_irq;  /* the next half period */
+    uint16_t sts;           /* PM1_STS but for STS_TIMER */
+    uint16_t en;            /* PM1_EN */
+    uint32_t cnt;           /* PM1_CNT, readable bits */
+    uint64_t timer_seen;    /* half periods acknowledged by STS_TIMER */
+    struct timer timer_irq; /* the next half period */
     uint64_t gpe_sts, gpe_en;
     uint32_t smi_en, smi_sts;
     uint32_t proc_cnt;
@@ -126,8 +126,8 @@ static void update_sci(struct acpi_pm *pm)
     bool level = active && (pm->cnt & CNT_SCI_EN);
 
     if ((pm->en & STS_TIMER) && !(status & STS_TIMER))
-        timer_arm(&pm->timer_irq, clock_ticks_to_ns((pm->timer_seen + 1) << TIMER_HALF_SHIFT,
-                                                    ACPI_PM_TIMER_HZ));
+        timer_arm(&pm->timer_irq,
+                  clock_ticks_to_ns((pm->timer_seen + 1) << TIMER_HALF_SHIFT, ACPI_PM_TIMER_HZ));
     else
         timer_cancel(&pm->timer_irq);
     if (level != pm->sci_level) {

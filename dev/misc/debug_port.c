@@ -130,8 +130,8 @@ static const struct dev_type debug_port_type = {
 static int add_port(struct debug_port *d, struct region *r, const char *name, uint16_t port,
                     const struct region_ops *ops)
 {
-    *r = (struct region){
-        .name = name, .base = port, .size = 1, .priority = 1, .ops = ops, .ctx = d};
+    *r =
+        (struct region){.name = name, .base = port, .size = 1, .priority = 1, .ops = ops, .ctx = d};
     return region_add(&d->vm->ports, r);
 }
 

@@ -75,7 +75,7 @@ struct fw_cfg {
 
     uint16_t selected;
     uint32_t offset;
-    uint32_t dma_high; /* the upper half of the address, until the lower comes */
+    uint32_t dma_high;               /* the upper half of the address, until the lower comes */
     uint8_t built[FW_CFG_BUILT_MAX]; /* the selected item, if it is built */
     uint8_t writable[FW_CFG_WRITABLE_MAX];
 };
@@ -170,8 +170,7 @@ static int add_key(struct fw_cfg *f, uint16_t key, const uint8_t *data, size_t b
     return add_item(f, &item, err);
 }
 
-static int add_file(struct fw_cfg *f, const char *name, struct fw_cfg_item *item,
-                    struct error *err)
+static int add_file(struct fw_cfg *f, const char *name, struct fw_cfg_item *item, struct error *err)
 {
     size_t length = strlen(name);
     int rc;
@@ -500,12 +499,9 @@ static void fw_cfg_destroy(void *self)
 }
 
 static const struct state_field fw_cfg_fields[] = {
-    STATE_INT(struct fw_cfg, selected),
-    STATE_INT(struct fw_cfg, offset),
-    STATE_INT(struct fw_cfg, dma_high),
-    STATE_BYTES(struct fw_cfg, built),
-    STATE_BYTES(struct fw_cfg, writable),
-    STATE_END,
+    STATE_INT(struct fw_cfg, selected),   STATE_INT(struct fw_cfg, offset),
+    STATE_INT(struct fw_cfg, dma_high),   STATE_BYTES(struct fw_cfg, built),
+    STATE_BYTES(struct fw_cfg, writable), STATE_END,
 };
 
 static const struct state_table fw_cfg_state = {

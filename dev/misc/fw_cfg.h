@@ -17,8 +17,8 @@
 #include "vm/vm.h"
 
 #define FW_CFG_PORT 0x510
-#define FW_CFG_FILE_NAME_BYTES 56   /* with its terminating 0 */
-#define FW_CFG_BUILT_MAX (256 * KiB) /* of an item built on selection */
+#define FW_CFG_FILE_NAME_BYTES 56      /* with its terminating 0 */
+#define FW_CFG_BUILT_MAX (256 * KiB)   /* of an item built on selection */
 #define FW_CFG_WRITABLE_MAX (16 * KiB) /* of all writable items together */
 
 /* Well-known items. */

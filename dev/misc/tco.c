@@ -7,11 +7,11 @@
 
 /* Doublewords of the block; narrower registers share them. */
 enum tco_doubleword {
-    TCO_RLD = 0x00,      /* with DAT_IN in byte 2 and DAT_OUT in byte 3 */
-    TCO_STS = 0x04,      /* TCO1_STS, TCO2_STS */
-    TCO_CNT = 0x08,      /* TCO1_CNT, TCO2_CNT */
-    TCO_MESSAGE = 0x0C,  /* MESSAGE1, MESSAGE2, WDCNT */
-    TCO_SW_IRQ = 0x10,   /* SW_IRQ_GEN, TCO_TMR in the upper half */
+    TCO_RLD = 0x00,     /* with DAT_IN in byte 2 and DAT_OUT in byte 3 */
+    TCO_STS = 0x04,     /* TCO1_STS, TCO2_STS */
+    TCO_CNT = 0x08,     /* TCO1_CNT, TCO2_CNT */
+    TCO_MESSAGE = 0x0C, /* MESSAGE1, MESSAGE2, WDCNT */
+    TCO_SW_IRQ = 0x10,  /* SW_IRQ_GEN, TCO_TMR in the upper half */
 };
 
 enum tco_status1 {
@@ -215,22 +215,14 @@ void tco_reset(struct tco *t)
 }
 
 static const struct state_field tco_fields[] = {
-    STATE_INT(struct tco, no_reboot),
-    STATE_INT(struct tco, data_in),
-    STATE_INT(struct tco, data_out),
-    STATE_BYTES(struct tco, message),
-    STATE_INT(struct tco, wdcnt),
-    STATE_INT(struct tco, sw_irq_gen),
-    STATE_INT(struct tco, sts1),
-    STATE_INT(struct tco, sts2),
-    STATE_INT(struct tco, cnt1),
-    STATE_INT(struct tco, cnt2),
-    STATE_INT(struct tco, initial),
-    STATE_INT(struct tco, started),
-    STATE_INT(struct tco, timed_out),
-    STATE_INT(struct tco, stopped_count),
-    STATE_TIMER(struct tco, timer),
-    STATE_END,
+    STATE_INT(struct tco, no_reboot), STATE_INT(struct tco, data_in),
+    STATE_INT(struct tco, data_out),  STATE_BYTES(struct tco, message),
+    STATE_INT(struct tco, wdcnt),     STATE_INT(struct tco, sw_irq_gen),
+    STATE_INT(struct tco, sts1),      STATE_INT(struct tco, sts2),
+    STATE_INT(struct tco, cnt1),      STATE_INT(struct tco, cnt2),
+    STATE_INT(struct tco, initial),   STATE_INT(struct tco, started),
+    STATE_INT(struct tco, timed_out), STATE_INT(struct tco, stopped_count),
+    STATE_TIMER(struct tco, timer),   STATE_END,
 };
 
 const struct state_table tco_state = {

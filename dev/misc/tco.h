@@ -23,9 +23,9 @@ struct tco {
 
     uint8_t data_in, data_out, message[2], wdcnt, sw_irq_gen;
     uint16_t sts1, sts2, cnt1, cnt2;
-    uint16_t initial;      /* TCO_TMR */
+    uint16_t initial; /* TCO_TMR */
     bool started;
-    bool timed_out;        /* once since the last reload */
+    bool timed_out;         /* once since the last reload */
     uint16_t stopped_count; /* ticks left while halted or not started */
     struct timer timer;
 };

@@ -155,8 +155,8 @@ struct testdev *testdev_create(struct vm *vm, const struct irq_line gsi[TESTDEV_
         place(t, &vm->ports, &t->flush_port, "testdev-flush", FLUSH_PORT, 4, &flush_ops) < 0 ||
         place(t, &vm->ports, &t->byte_latch_port, "testdev-byte-latch", BYTE_LATCH_PORT, 4,
               &byte_latch_ops) < 0 ||
-        place(t, &vm->ports, &t->gsi_port, "testdev-gsi", GSI_PORT, TESTDEV_GSI_COUNT,
-              &gsi_ops) < 0 ||
+        place(t, &vm->ports, &t->gsi_port, "testdev-gsi", GSI_PORT, TESTDEV_GSI_COUNT, &gsi_ops) <
+            0 ||
         place(t, &vm->memory, &t->scratch_region, "testdev-scratch", SCRATCH_BASE, SCRATCH_BYTES,
               &scratch_ops) < 0) {
         remove_regions(t);

@@ -167,9 +167,9 @@ static const struct {
     uint8_t offset;
     uint32_t reset;
 } gpio_registers[] = {
-    {GPIO_USE_SEL, 0x197E75FF},  {GP_IO_SEL, 0xE0EA6FFF},  {GP_LVL, 0x02FE0100},
-    {GPO_BLINK, 0x00040000},     {GPI_INV, 0x00000000},    {GPIO_USE_SEL2, 0x030300FF},
-    {GP_IO_SEL2, 0x1F55FFF0},    {GP_LVL2, 0x1FFF01FF},
+    {GPIO_USE_SEL, 0x197E75FF}, {GP_IO_SEL, 0xE0EA6FFF}, {GP_LVL, 0x02FE0100},
+    {GPO_BLINK, 0x00040000},    {GPI_INV, 0x00000000},   {GPIO_USE_SEL2, 0x030300FF},
+    {GP_IO_SEL2, 0x1F55FFF0},   {GP_LVL2, 0x1FFF01FF},
 };
 
 static bool gpio_exists(unsigned offset)

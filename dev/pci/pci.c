@@ -181,8 +181,8 @@ void pci_bus_reroute(struct pci_bus *bus)
         unsigned pin = f->config[PCI_INTERRUPT_PIN];
 
         if (pin && f->intx && !(pci_command_of(f) & PCI_COMMAND_INTX_DISABLE))
-            levels |= 1u << (bus->router.map(bus->router.ctx, f->devfn, pin - 1) &
-                             (PCI_PIRQ_COUNT - 1));
+            levels |=
+                1u << (bus->router.map(bus->router.ctx, f->devfn, pin - 1) & (PCI_PIRQ_COUNT - 1));
     }
     changed = levels ^ bus->pirq_levels;
     bus->pirq_levels = levels;

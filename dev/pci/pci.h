@@ -81,7 +81,7 @@ struct pci_bar {
 struct pci_function {
     struct pci_bus *bus;
     uint8_t devfn;
-    uint16_t config_bytes; /* 256, or 4096 for a PCI Express function */
+    uint16_t config_bytes;   /* 256, or 4096 for a PCI Express function */
     uint8_t next_capability; /* where pci_capability_add places the next one */
 
     /* Called after the guest's write has been merged; offset and size are of
@@ -89,9 +89,9 @@ struct pci_function {
     void (*config_written)(void *ctx, unsigned offset, unsigned size);
     void *ctx;
 
-    bool intx;                          /* what the device wants on its pin */
-    uint8_t config[PCIE_CONFIG_BYTES];  /* as the guest reads it */
-    uint8_t power_on[PCIE_CONFIG_BYTES]; /* what reset brings back */
+    bool intx;                             /* what the device wants on its pin */
+    uint8_t config[PCIE_CONFIG_BYTES];     /* as the guest reads it */
+    uint8_t power_on[PCIE_CONFIG_BYTES];   /* what reset brings back */
     uint8_t write_mask[PCIE_CONFIG_BYTES]; /* bits the guest may change */
     uint8_t w1c_mask[PCIE_CONFIG_BYTES];   /* bits that clear when written 1 */
     struct pci_bar bars[PCI_BAR_COUNT];

@@ -148,8 +148,8 @@ static int bar_add(struct pci_function *f, unsigned index, enum pci_bar_kind kin
          * the whole register. */
         pci_register_define(f, offset, 4, BAR_SPACE_IO, (uint32_t)mask, 0);
     } else {
-        uint32_t flags = (kind == PCI_BAR_MEMORY64 ? BAR_MEMORY_64 : 0) |
-                         (prefetchable ? BAR_PREFETCHABLE : 0);
+        uint32_t flags =
+            (kind == PCI_BAR_MEMORY64 ? BAR_MEMORY_64 : 0) | (prefetchable ? BAR_PREFETCHABLE : 0);
 
         pci_register_define(f, offset, 4, flags, (uint32_t)mask, 0);
         if (kind == PCI_BAR_MEMORY64)
@@ -280,8 +280,7 @@ int pci_function_init(struct pci_function *f, struct pci_bus *bus, uint8_t devfn
                       const struct pci_identity *id, struct error *err)
 {
     const uint16_t command_mask = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_BUS_MASTER |
-                                  PCI_COMMAND_PARITY | PCI_COMMAND_SERR |
-                                  PCI_COMMAND_INTX_DISABLE;
+                                  PCI_COMMAND_PARITY | PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE;
     int rc;
 
     f->bus = bus;

@@ -151,8 +151,8 @@ static void update_smram(struct q35_mch *m)
         m->pci.write_mask[MCH_ESMRAMC] = 0;
         le32_put(m->pci.write_mask + MCH_TSEGMB, 0);
     }
-    region_enable(&m->video, (smram & (SMRAM_D_OPEN | SMRAM_G_SMRAME)) ==
-                                 (SMRAM_D_OPEN | SMRAM_G_SMRAME));
+    region_enable(&m->video,
+                  (smram & (SMRAM_D_OPEN | SMRAM_G_SMRAME)) == (SMRAM_D_OPEN | SMRAM_G_SMRAME));
 }
 
 static void unlock_smram(struct q35_mch *m)
@@ -169,8 +169,7 @@ static void update_ecam(struct q35_mch *m)
     uint64_t bytes = 256 * MiB >> length, base = align_down(bits_get(bar, 35, 26) << 26, bytes);
 
     /* A reserved length decodes nothing; neither does address 0, where RAM is. */
-    pci_bus_set_ecam(m->pci.bus, base, bytes,
-                     (bar & PCIEXBAR_ENABLE) && length != 3 && base != 0);
+    pci_bus_set_ecam(m->pci.bus, base, bytes, (bar & PCIEXBAR_ENABLE) && length != 3 && base != 0);
 }
 
 static void update_all(struct q35_mch *m)
@@ -365,8 +364,8 @@ static int add_regions(struct q35_mch *m)
     if (rc == 0 && m->low_bytes > HIGH_BASE)
         rc = add_ram(m, &m->main, "ram-low", HIGH_BASE, m->low_bytes - HIGH_BASE, HIGH_BASE, 0);
     if (rc == 0 && bytes > m->low_bytes)
-        rc = add_ram(m, &m->high, "ram-high", Q35_HIGH_RAM_BASE, bytes - m->low_bytes,
-                     m->low_bytes, 0);
+        rc = add_ram(m, &m->high, "ram-high", Q35_HIGH_RAM_BASE, bytes - m->low_bytes, m->low_bytes,
+                     0);
     if (rc == 0)
         rc = add_ram(m, &m->video, "smram", VIDEO_BASE, PAM_BASE - VIDEO_BASE, VIDEO_BASE, 2);
     if (rc == 0 && bios) {

@@ -177,8 +177,8 @@ static uint64_t character_ns(const struct uart16550 *u)
 {
     /* A divisor of 0 divides by 65536, as the counter wraps. */
     uint64_t divisor = u->divisor ? u->divisor : 65536;
-    unsigned bits = 1 + 5 + (u->lcr & LCR_LENGTH) + !!(u->lcr & LCR_PARITY) + 1 +
-                    !!(u->lcr & LCR_STOP);
+    unsigned bits =
+        1 + 5 + (u->lcr & LCR_LENGTH) + !!(u->lcr & LCR_PARITY) + 1 + !!(u->lcr & LCR_STOP);
 
     return bits * 16 * divisor * NS_PER_SEC / UART_CLOCK_HZ;
 }

@@ -9,8 +9,13 @@
 
 enum { SCI = 9 };
 enum { PM = 0x600, STS = PM, EN = PM + 2, CNT = PM + 4, TMR = PM + 8 };
-enum { TCO_RLD = PM + 0x60, TCO1_STS = PM + 0x64, TCO2_STS = PM + 0x66, TCO1_CNT = PM + 0x68,
-       TCO_TMR = PM + 0x72 };
+enum {
+    TCO_RLD = PM + 0x60,
+    TCO1_STS = PM + 0x64,
+    TCO2_STS = PM + 0x66,
+    TCO1_CNT = PM + 0x68,
+    TCO_TMR = PM + 0x72
+};
 enum { PWRBTN = 0x100, RTC = 0x400, TMROF = 1 };
 /* 2^23 ticks of the timer: how often its highest bit changes. */
 #define HALF_NS clock_ticks_to_ns(1 << 23, ACPI_PM_TIMER_HZ)
@@ -293,11 +298,11 @@ static void test_damaged_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_timer),       cmocka_unit_test(test_timer_status),
-        cmocka_unit_test(test_sci),         cmocka_unit_test(test_gpe),
-        cmocka_unit_test(test_sleep),       cmocka_unit_test(test_smi_and_apm),
-        cmocka_unit_test(test_watchdog),    cmocka_unit_test(test_tco_lock),
-        cmocka_unit_test(test_state),       cmocka_unit_test(test_damaged_state),
+        cmocka_unit_test(test_timer),    cmocka_unit_test(test_timer_status),
+        cmocka_unit_test(test_sci),      cmocka_unit_test(test_gpe),
+        cmocka_unit_test(test_sleep),    cmocka_unit_test(test_smi_and_apm),
+        cmocka_unit_test(test_watchdog), cmocka_unit_test(test_tco_lock),
+        cmocka_unit_test(test_state),    cmocka_unit_test(test_damaged_state),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

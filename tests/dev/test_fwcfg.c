@@ -63,8 +63,8 @@ static void build(struct harness *h)
     assert_int_equal(fw_cfg_add_file(f, "etc/zebra", "zzz", 3, NULL), 0);
     assert_int_equal(fw_cfg_add_file_static(f, "bootorder", "hd", 3, NULL), 0);
     assert_int_equal(fw_cfg_add_file_callback(f, "etc/acpi/tables", 100, build_file, h, NULL), 0);
-    assert_int_equal(fw_cfg_add_file_writable(f, "etc/writable", "12345678", 8, file_written, h,
-                                              NULL), 0);
+    assert_int_equal(
+        fw_cfg_add_file_writable(f, "etc/writable", "12345678", 8, file_written, h, NULL), 0);
     assert_int_equal(fw_cfg_add_file(f, "empty", NULL, 0, NULL), 0);
 }
 
@@ -318,10 +318,9 @@ static void test_refused(void **state)
     assert_int_equal(fw_cfg_add_file(f, name, "x", 1, NULL), -EINVAL);
     name[55] = 0;
     assert_int_equal(fw_cfg_add_file(f, name, "x", 1, NULL), 0);
-    assert_int_equal(
-        fw_cfg_add_file_callback(f, "b", FW_CFG_BUILT_MAX + 1, build_file, h, NULL), -ENOSPC);
-    assert_int_equal(fw_cfg_add_file_writable(f, "w", big, sizeof big, NULL, NULL, NULL),
+    assert_int_equal(fw_cfg_add_file_callback(f, "b", FW_CFG_BUILT_MAX + 1, build_file, h, NULL),
                      -ENOSPC);
+    assert_int_equal(fw_cfg_add_file_writable(f, "w", big, sizeof big, NULL, NULL, NULL), -ENOSPC);
     for (unsigned i = 0; i < FW_CFG_FILE_COUNT && rc == 0; i++) {
         snprintf(name, sizeof name, "file%u", i);
         rc = fw_cfg_add_file(f, name, "x", 1, NULL);

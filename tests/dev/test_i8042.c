@@ -14,8 +14,19 @@ enum { DEV_CONTROLLER, DEV_KEYBOARD, DEV_MOUSE };
 enum { DATA = 0x60, COMMAND = 0x64 };
 enum { OBF = 1, SYSTEM = 4, COMMAND_LAST = 8, AUX = 0x20, TIMEOUT = 0x40 };
 /* Linux' input event codes. */
-enum { KEY_ESC = 1, KEY_A = 30, KEY_LEFTSHIFT = 42, KEY_F7 = 65, KEY_SYSRQ = 99, KEY_RIGHTALT = 100,
-       KEY_UP = 103, KEY_PAUSE = 119, KEY_LEFTCTRL = 29, KEY_LEFTALT = 56, KEY_NEXTSONG = 163 };
+enum {
+    KEY_ESC = 1,
+    KEY_A = 30,
+    KEY_LEFTSHIFT = 42,
+    KEY_F7 = 65,
+    KEY_SYSRQ = 99,
+    KEY_RIGHTALT = 100,
+    KEY_UP = 103,
+    KEY_PAUSE = 119,
+    KEY_LEFTCTRL = 29,
+    KEY_LEFTALT = 56,
+    KEY_NEXTSONG = 163
+};
 
 static void build_with(struct harness *h, bool keyboard, bool mouse)
 {
@@ -635,14 +646,22 @@ static void test_damaged_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_controller),        cmocka_unit_test(test_output_port),
-        cmocka_unit_test(test_reset_without_init), cmocka_unit_test(test_interrupts),
-        cmocka_unit_test(test_translation),       cmocka_unit_test(test_every_key),
-        cmocka_unit_test(test_scan_sets),         cmocka_unit_test(test_keyboard_commands),
-        cmocka_unit_test(test_typematic),         cmocka_unit_test(test_keyboard_overrun),
-        cmocka_unit_test(test_mouse),             cmocka_unit_test(test_two_devices),
-        cmocka_unit_test(test_as_seabios_does),   cmocka_unit_test(test_as_linux_does),
-        cmocka_unit_test(test_state),             cmocka_unit_test(test_damaged_state),
+        cmocka_unit_test(test_controller),
+        cmocka_unit_test(test_output_port),
+        cmocka_unit_test(test_reset_without_init),
+        cmocka_unit_test(test_interrupts),
+        cmocka_unit_test(test_translation),
+        cmocka_unit_test(test_every_key),
+        cmocka_unit_test(test_scan_sets),
+        cmocka_unit_test(test_keyboard_commands),
+        cmocka_unit_test(test_typematic),
+        cmocka_unit_test(test_keyboard_overrun),
+        cmocka_unit_test(test_mouse),
+        cmocka_unit_test(test_two_devices),
+        cmocka_unit_test(test_as_seabios_does),
+        cmocka_unit_test(test_as_linux_does),
+        cmocka_unit_test(test_state),
+        cmocka_unit_test(test_damaged_state),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -61,8 +61,8 @@ static void build_with(struct harness *h, bool init)
     assert_non_null(h->dev[DEV_LPC]);
     h->dev[DEV_NIC] = nic;
     assert_int_equal(pci_function_init(&nic->pci[0], h->dev[DEV_BUS], NIC, &id, NULL), 0);
-    assert_int_equal(
-        pci_function_init(&nic->pci[1], h->dev[DEV_BUS], PCI_DEVFN(29, 0), &id, NULL), 0);
+    assert_int_equal(pci_function_init(&nic->pci[1], h->dev[DEV_BUS], PCI_DEVFN(29, 0), &id, NULL),
+                     0);
     vm_add_device(h->vm, &nic_type, "nic", nic);
 }
 

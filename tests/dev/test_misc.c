@@ -233,8 +233,8 @@ static void test_testdev_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_debug_port), cmocka_unit_test(test_debug_port_damaged),
-        cmocka_unit_test(test_debug_exit), cmocka_unit_test(test_testdev),
+        cmocka_unit_test(test_debug_port),    cmocka_unit_test(test_debug_port_damaged),
+        cmocka_unit_test(test_debug_exit),    cmocka_unit_test(test_testdev),
         cmocka_unit_test(test_testdev_state),
     };
 

@@ -221,13 +221,14 @@ static void test_cf9_hole(void **state)
 static void test_ecam(void **state)
 {
     struct harness *h = harness_create(build);
-    const gpa_t b = ECAM_BASE + ((uint64_t)B_DEVFN << 12), a = ECAM_BASE + ((uint64_t)A_DEVFN << 12);
+    const gpa_t b = ECAM_BASE + ((uint64_t)B_DEVFN << 12),
+                a = ECAM_BASE + ((uint64_t)A_DEVFN << 12);
     uint64_t bytes;
     gpa_t base;
 
     assert_int_equal(mm_in(h, b, 4), 0x56781234);
     assert_int_equal(mm_in(h, b + 2, 2), 0x5678);
-    assert_int_equal(mm_in(h, b + 0x100, 4), 0); /* extended space: no capability */
+    assert_int_equal(mm_in(h, b + 0x100, 4), 0);          /* extended space: no capability */
     assert_int_equal(mm_in(h, a + 0x100, 4), 0xFFFFFFFF); /* a conventional function has none */
     assert_int_equal(mm_in(h, ECAM_BASE + (1 << 20), 4), 0xFFFFFFFF);
     mm_out(h, b + 0x3C, 0x0A, 1);
@@ -448,11 +449,16 @@ static void test_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mechanism_1),        cmocka_unit_test(test_cf9_hole),
-        cmocka_unit_test(test_ecam),               cmocka_unit_test(test_bars),
-        cmocka_unit_test(test_command_and_status), cmocka_unit_test(test_intx),
-        cmocka_unit_test(test_bus_mastering),      cmocka_unit_test(test_capabilities),
-        cmocka_unit_test(test_impossible),         cmocka_unit_test(test_state),
+        cmocka_unit_test(test_mechanism_1),
+        cmocka_unit_test(test_cf9_hole),
+        cmocka_unit_test(test_ecam),
+        cmocka_unit_test(test_bars),
+        cmocka_unit_test(test_command_and_status),
+        cmocka_unit_test(test_intx),
+        cmocka_unit_test(test_bus_mastering),
+        cmocka_unit_test(test_capabilities),
+        cmocka_unit_test(test_impossible),
+        cmocka_unit_test(test_state),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

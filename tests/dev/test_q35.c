@@ -59,9 +59,9 @@ static void test_identity(void **state)
     assert_int_equal(cfg_in(h, 0x04, 2), 6);
     cfg_out(h, 0x04, 0, 2);
     assert_int_equal(cfg_in(h, 0x04, 2), 6);
-    assert_int_equal(cfg_in(h, 0xA0, 2), 33);      /* TOM: 64 MiB units */
-    assert_int_equal(cfg_in(h, 0xA2, 2), 0x1040);  /* TOUUD */
-    assert_int_equal(cfg_in(h, 0xB0, 2), 0x8000);  /* TOLUD */
+    assert_int_equal(cfg_in(h, 0xA0, 2), 33);     /* TOM: 64 MiB units */
+    assert_int_equal(cfg_in(h, 0xA2, 2), 0x1040); /* TOUUD */
+    assert_int_equal(cfg_in(h, 0xB0, 2), 0x8000); /* TOLUD */
     harness_destroy(h);
 }
 
@@ -112,10 +112,7 @@ static void test_pam(void **state)
                 assert_int_equal(mm_in(h, at, 4), attr & 1 ? in_ram : below);
                 mm_out(h, at, 0xABCD, 4);
                 assert_int_equal(le32_get(ram + at), attr & 2 ? 0xABCD : in_ram);
-                assert_int_equal(mm_in(h, at, 4),
-                                 attr == 3   ? 0xABCD
-                                 : attr == 1 ? in_ram
-                                             : below);
+                assert_int_equal(mm_in(h, at, 4), attr == 3 ? 0xABCD : attr == 1 ? in_ram : below);
             }
         }
         cfg_out(h, reg, 0, 1);

@@ -182,7 +182,7 @@ static void test_receive_without_fifo(void **state)
     assert_true(wire_of(h)->resumed > resumed);
     assert_false(h->line[IRQ4].level);
     assert_int_equal(inb(h, LSR), 0x60);
-    assert_int_equal(inb(h, RBR), 'p'); /* the register keeps it */
+    assert_int_equal(inb(h, RBR), 'p');               /* the register keeps it */
     assert_int_equal(harness_next_ns(h), TIME_NEVER); /* no timeout without FIFOs */
     end(h);
 }
@@ -303,7 +303,7 @@ static void test_modem_and_loopback(void **state)
     outb(h, MCR, LOOP | 0x0A); /* RTS, OUT2 */
     assert_int_equal(inb(h, MSR) & 0xF0, 0x90);
     assert_int_equal(inb(h, MSR), 0x90); /* deltas are gone */
-    outb(h, MCR, LOOP | 0x05); /* DTR, OUT1 */
+    outb(h, MCR, LOOP | 0x05);           /* DTR, OUT1 */
     assert_int_equal(inb(h, IIR), 0);
     assert_int_equal(inb(h, MSR), 0x6B); /* RI and DSR; deltas of CTS, DSR, DCD */
     outb(h, MCR, LOOP);
