@@ -30,7 +30,8 @@ enum acpi_header {
     HEADER_BYTES = 36,
 };
 
-enum fadt_field { /* table 5-34 */
+/* table 5-34 */
+enum fadt_field {
     FADT_FIRMWARE_CTRL = 36,
     FADT_DSDT = 40,
     FADT_SCI_INT = 46,
@@ -86,7 +87,7 @@ enum madt_type {
 
 enum madt_flags {
     MADT_PCAT_COMPAT = 1 << 0,
-    MADT_ENABLED = 1 << 0,      /* of a local APIC */
+    MADT_ENABLED = 1 << 0,        /* of a local APIC */
     MADT_ACTIVE_HIGH_LEVEL = 0xd, /* polarity 01, trigger mode 11 */
 };
 
@@ -257,8 +258,7 @@ static uint32_t build_fadt(struct acpi_tables *t, const struct acpi_config *c, u
     le16_put(p + FADT_P_LVL2_LAT, 0x0fff); /* more than 100 us: no C2 */
     le16_put(p + FADT_P_LVL3_LAT, 0x0fff); /* more than 1000 us: no C3 */
     p[FADT_CENTURY] = RTC_CMOS_CENTURY;
-    le16_put(p + FADT_IAPC_BOOT_ARCH,
-             BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042 | BOOT_ARCH_NO_VGA);
+    le16_put(p + FADT_IAPC_BOOT_ARCH, BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042 | BOOT_ARCH_NO_VGA);
     le32_put(p + FADT_FLAGS, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_RESET_REG_SUP |
                                  FADT_PCI_EXP_WAK | FADT_USE_PLATFORM_CLOCK);
     gas_put(p + FADT_RESET_REG, GAS_IO, 8, 1, RESET_PORT);
@@ -317,7 +317,7 @@ static uint32_t build_madt(struct acpi_tables *t, const struct acpi_config *c)
     e[1] = 12;
     e[2] = 0; /* its id */
     le32_put(e + 4, (uint32_t)IOAPIC_BASE);
-    le32_put(e + 8, 0); /* first GSI */
+    le32_put(e + 8, 0);        /* first GSI */
     madt_override(t, 0, 2, 0); /* the 8254; as the bus has it: edge, high */
     if (c->sci_gsi < 16)
         madt_override(t, (uint8_t)c->sci_gsi, c->sci_gsi, MADT_ACTIVE_HIGH_LEVEL);
@@ -342,9 +342,9 @@ static uint32_t build_hpet(struct acpi_tables *t)
 
     le32_put(p + 36, HPET_BLOCK_ID);
     gas_put(p + 40, GAS_MEMORY, 64, 0, HPET_BASE);
-    p[52] = 0;               /* number */
-    le16_put(p + 53, 0x80);  /* fewest ticks in periodic mode without loss */
-    p[55] = 0;               /* no promise about what else is in its page */
+    p[52] = 0;              /* number */
+    le16_put(p + 53, 0x80); /* fewest ticks in periodic mode without loss */
+    p[55] = 0;              /* no promise about what else is in its page */
     return table_end(t, p);
 }
 

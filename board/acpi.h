@@ -42,9 +42,9 @@ enum acpi_file { ACPI_IN_TABLES, ACPI_IN_RSDP };
 
 struct acpi_fixup {
     enum { ACPI_POINTER, ACPI_CHECKSUM } kind;
-    enum acpi_file file; /* where it is done; pointers are to the tables */
-    uint32_t offset;     /* of the pointer or of the checksum byte */
-    uint32_t size;       /* pointer: 4 or 8 */
+    enum acpi_file file;    /* where it is done; pointers are to the tables */
+    uint32_t offset;        /* of the pointer or of the checksum byte */
+    uint32_t size;          /* pointer: 4 or 8 */
     uint32_t start, length; /* checksum: what it is over */
 };
 

@@ -53,17 +53,19 @@
 
 static int config_check(const struct pc_config *c, struct error *err)
 {
-    if (c->memory_bytes % MiB || c->memory_bytes < PC_MIN_MEMORY ||
-        c->memory_bytes > PC_MAX_MEMORY)
-        return error_set(err, -EINVAL, "--memory is a whole number of MiB from %llu MiB to "
-                         "%llu GiB", (unsigned long long)(PC_MIN_MEMORY / MiB),
+    if (c->memory_bytes % MiB || c->memory_bytes < PC_MIN_MEMORY || c->memory_bytes > PC_MAX_MEMORY)
+        return error_set(err, -EINVAL,
+                         "--memory is a whole number of MiB from %llu MiB to "
+                         "%llu GiB",
+                         (unsigned long long)(PC_MIN_MEMORY / MiB),
                          (unsigned long long)(PC_MAX_MEMORY / GiB));
     if (c->cpus < 1 || c->cpus > VM_MAX_VCPUS)
         return error_set(err, -EINVAL, "--cpus is a number from 1 to %d", VM_MAX_VCPUS);
     if (!c->kernel && !c->firmware)
         return error_set(err, -EINVAL, "nothing to start: give --kernel FILE or --firmware bios");
     if (c->kernel && c->firmware)
-        return error_set(err, -EINVAL, "both --kernel and --firmware were given; a kernel is "
+        return error_set(err, -EINVAL,
+                         "both --kernel and --firmware were given; a kernel is "
                          "started without firmware");
     if (!c->kernel && (c->initrd_count || c->append))
         return error_set(err, -EINVAL, "--initrd and --append go with --kernel");
@@ -127,9 +129,10 @@ static int create_cpus(struct pc *pc, const struct pc_config *c, struct error *e
         return ret;
     pc->model.cpu_count = c->cpus;
     if (4 * GiB + pc->high_ram_bytes > BIT(pc->model.phys_bits))
-        return error_set(err, -EINVAL, "the processor model '%s' addresses %llu GiB; give less "
-                         "--memory", pc->model.name,
-                         (unsigned long long)(BIT(pc->model.phys_bits) / GiB));
+        return error_set(err, -EINVAL,
+                         "the processor model '%s' addresses %llu GiB; give less "
+                         "--memory",
+                         pc->model.name, (unsigned long long)(BIT(pc->model.phys_bits) / GiB));
     pc->apic_bus = apic_bus_create(pc->vm);
     if (!pc->apic_bus)
         return error_set(err, -ENOMEM, "out of memory");

@@ -63,17 +63,18 @@ static int set_key(const struct device_kind *kind, const char *item, size_t leng
             break;
         errno = 0;
         value[n] = strtoull(item + name_length + 1, &end, 0);
-        if (errno || end != item + length || item[name_length + 1] == '-' ||
-            value[n] < key->min || value[n] > key->max)
-            return error_set(err, -EINVAL, "--device %s: '%.*s' is not a number from %llu to "
-                             "%llu (0x%llx)", kind->name, (int)length, item,
-                             (unsigned long long)key->min, (unsigned long long)key->max,
-                             (unsigned long long)key->max);
+        if (errno || end != item + length || item[name_length + 1] == '-' || value[n] < key->min ||
+            value[n] > key->max)
+            return error_set(err, -EINVAL,
+                             "--device %s: '%.*s' is not a number from %llu to "
+                             "%llu (0x%llx)",
+                             kind->name, (int)length, item, (unsigned long long)key->min,
+                             (unsigned long long)key->max, (unsigned long long)key->max);
         return 0;
     }
     if (!kind->key[0].name)
-        return error_set(err, -EINVAL, "--device %s takes no options, '%.*s' was given",
-                         kind->name, (int)length, item);
+        return error_set(err, -EINVAL, "--device %s takes no options, '%.*s' was given", kind->name,
+                         (int)length, item);
     return error_set(err, -EINVAL, "--device %s has no option '%.*s'; there are %s=N%s%s%s",
                      kind->name, (int)length, item, kind->key[0].name,
                      kind->key[1].name ? " and " : "", kind->key[1].name ? kind->key[1].name : "",
@@ -90,8 +91,10 @@ static int parse(const char *spec, const struct device_kind **kind, uint64_t val
         if (strlen(kinds[n].name) == length && memcmp(kinds[n].name, spec, length) == 0)
             *kind = &kinds[n];
     if (!*kind)
-        return error_set(err, -EINVAL, "there is no device '%.*s'; --device takes debug-exit or "
-                         "testdev", (int)length, spec);
+        return error_set(err, -EINVAL,
+                         "there is no device '%.*s'; --device takes debug-exit or "
+                         "testdev",
+                         (int)length, spec);
     for (unsigned n = 0; n < MAX_KEYS; n++)
         value[n] = (*kind)->key[n].value;
     for (spec += length; *spec == ','; spec += length) {

@@ -58,7 +58,8 @@ enum lapic_register {
     LAPIC_LVT_LINT1 = 0x360,
 };
 
-enum bda_field { /* segment 40H */
+/* segment 40H */
+enum bda_field {
     BDA = 0x400,
     BDA_COM = 0x400, /* four ports */
     BDA_EBDA_SEGMENT = 0x40e,
@@ -222,8 +223,8 @@ static void post_mtrrs(struct pc *pc)
                                          : MTRR_WP) /* C0000 to FFFFF */
                                * every_byte;
         s->mtrr_base[0] = PC_HOLE_BASE | MTRR_UC;
-        s->mtrr_mask[0] = (BITS(phys_mask_bits(pc), 12) & ~(4 * GiB - PC_HOLE_BASE - 1)) |
-                          MTRR_VALID;
+        s->mtrr_mask[0] =
+            (BITS(phys_mask_bits(pc), 12) & ~(4 * GiB - PC_HOLE_BASE - 1)) | MTRR_VALID;
         s->mtrr_def_type = DEF_TYPE_ENABLE | DEF_TYPE_FIXED | MTRR_WB;
         x86_state_changed(pc->cpu[n]);
     }

@@ -25,7 +25,8 @@ enum smbios_type {
     SMBIOS_END = 127,
 };
 
-enum smbios_handle { /* type << 8 | number */
+/* type << 8 | number */
+enum smbios_handle {
     HANDLE_CHASSIS = 0x0300,
     HANDLE_ARRAY = 0x1000,
     HANDLE_NONE = 0xffff,
@@ -111,7 +112,7 @@ static void put_chassis(struct smbios *s)
     struct item i = item_begin(s, SMBIOS_CHASSIS, HANDLE_CHASSIS, 22);
 
     item_string(&i, 4, MANUFACTURER);
-    i.p[5] = 1; /* other */
+    i.p[5] = 1;                     /* other */
     i.p[9] = i.p[10] = i.p[11] = 3; /* boot-up, power, thermal state: safe */
     i.p[12] = 2;                    /* security: unknown */
     item_end(&i);
@@ -124,16 +125,16 @@ static void put_processor(struct smbios *s, const struct smbios_config *c, unsig
 
     snprintf(socket, sizeof socket, "CPU %u", n);
     item_string(&i, 4, socket);
-    i.p[5] = 3;    /* a central processor */
-    i.p[6] = 1;    /* family: other */
+    i.p[5] = 3; /* a central processor */
+    i.p[6] = 1; /* family: other */
     item_string(&i, 7, MANUFACTURER);
     le32_put(i.p + 8, c->cpu_signature);
     le32_put(i.p + 12, c->cpu_features);
     le16_put(i.p + 20, (uint16_t)MIN(c->cpu_mhz, 65535u)); /* fastest supported */
     le16_put(i.p + 22, (uint16_t)MIN(c->cpu_mhz, 65535u)); /* now */
-    i.p[24] = 1 << 6 | 1; /* populated and enabled */
-    i.p[25] = 1;          /* upgrade: other */
-    le16_put(i.p + 26, HANDLE_NONE); /* caches: not described */
+    i.p[24] = 1 << 6 | 1;                                  /* populated and enabled */
+    i.p[25] = 1;                                           /* upgrade: other */
+    le16_put(i.p + 26, HANDLE_NONE);                       /* caches: not described */
     le16_put(i.p + 28, HANDLE_NONE);
     le16_put(i.p + 30, HANDLE_NONE);
     i.p[35] = i.p[36] = i.p[37] = 1; /* cores, enabled ones, threads */
@@ -151,9 +152,9 @@ static void put_memory(struct smbios *s, const struct smbios_config *c)
     uint64_t mib = c->memory_bytes / MiB;
     struct item i = item_begin(s, SMBIOS_MEMORY_ARRAY, HANDLE_ARRAY, 23);
 
-    i.p[4] = 1; /* location: other */
-    i.p[5] = 3; /* system memory */
-    i.p[6] = 6; /* multi-bit ECC, as servers expect */
+    i.p[4] = 1;                     /* location: other */
+    i.p[5] = 3;                     /* system memory */
+    i.p[6] = 6;                     /* multi-bit ECC, as servers expect */
     le32_put(i.p + 7, 0x80000000u); /* capacity: the extended field */
     le16_put(i.p + 11, HANDLE_NO_ERROR_INFO);
     le16_put(i.p + 13, 1);
@@ -163,13 +164,13 @@ static void put_memory(struct smbios *s, const struct smbios_config *c)
     i = item_begin(s, SMBIOS_MEMORY_DEVICE, 0x1100, 40);
     le16_put(i.p + 4, HANDLE_ARRAY);
     le16_put(i.p + 6, HANDLE_NO_ERROR_INFO);
-    le16_put(i.p + 8, 64);  /* total width */
-    le16_put(i.p + 10, 64); /* data width */
+    le16_put(i.p + 8, 64);                                       /* total width */
+    le16_put(i.p + 10, 64);                                      /* data width */
     le16_put(i.p + 12, (uint16_t)(mib < 0x7fff ? mib : 0x7fff)); /* 7FFFH: see below */
-    i.p[14] = 9; /* DIMM */
+    i.p[14] = 9;                                                 /* DIMM */
     item_string(&i, 16, "DIMM 0");
-    i.p[18] = 7;                   /* RAM */
-    le16_put(i.p + 19, 1 << 1);    /* other */
+    i.p[18] = 7;                /* RAM */
+    le16_put(i.p + 19, 1 << 1); /* other */
     item_string(&i, 23, MANUFACTURER);
     le32_put(i.p + 28, (uint32_t)mib);
     item_end(&i);
@@ -212,7 +213,7 @@ void smbios_build(struct smbios *s, const struct smbios_config *c, gpa_t tables)
 
     memcpy(a, "_SM3_", 5);
     a[6] = SMBIOS_ANCHOR_BYTES;
-    a[7] = 3; /* version 3.0, revision of the document 0 */
+    a[7] = 3;  /* version 3.0, revision of the document 0 */
     a[10] = 1; /* revision of the entry point */
     le32_put(a + 12, (uint32_t)s->bytes);
     le64_put(a + 16, tables);

@@ -47,10 +47,8 @@ static void segments_set(struct boot_target *t, uint32_t code_attr)
     s->gdtr = (struct x86_dtr){.base = BOOT_GDT, .limit = sizeof gdt - 1};
     s->idtr = (struct x86_dtr){.base = 0, .limit = 0};
     for (unsigned n = 0; n < X86_SEG_COUNT; n++)
-        s->seg[n] = (struct x86_seg){
-            .limit = UINT32_MAX, .attr = data_attr, .selector = BOOT_DS};
-    s->seg[X86_CS] =
-        (struct x86_seg){.limit = UINT32_MAX, .attr = code_attr, .selector = BOOT_CS};
+        s->seg[n] = (struct x86_seg){.limit = UINT32_MAX, .attr = data_attr, .selector = BOOT_DS};
+    s->seg[X86_CS] = (struct x86_seg){.limit = UINT32_MAX, .attr = code_attr, .selector = BOOT_CS};
     s->tr = (struct x86_seg){.limit = TSS_LIMIT, .attr = tss_attr, .selector = BOOT_TSS};
     s->ldtr = (struct x86_seg){.attr = SEG_UNUSABLE};
 }

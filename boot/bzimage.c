@@ -90,16 +90,19 @@ static int bzimage_probe(struct boot_kernel *k, struct error *err)
         return 0;
     version = le16_get(head + HDR_VERSION);
     if (version < 0x200 || !(head[HDR_LOADFLAGS] & LOADED_HIGH))
-        return error_set(err, -ENOEXEC, "the kernel '%s' is a Linux zImage (boot protocol "
-                         "%u.%02u, loaded low); build a bzImage", i->name, version >> 8,
-                         version & 0xff);
+        return error_set(err, -ENOEXEC,
+                         "the kernel '%s' is a Linux zImage (boot protocol "
+                         "%u.%02u, loaded low); build a bzImage",
+                         i->name, version >> 8, version & 0xff);
     setup_bytes = ((head[HDR_SETUP_SECTS] ? head[HDR_SETUP_SECTS] : 4) + 1) * (uint64_t)SECTOR;
     wanted = version >= 0x204 ? le32_get(head + HDR_SYSSIZE) * 16ull : 16;
     payload = i->bytes > setup_bytes ? i->bytes - setup_bytes : 0;
     if (payload == 0 || payload + 15 < wanted)
-        return error_set(err, -ENOEXEC, "the Linux kernel '%s' is truncated: %llu bytes, its "
-                         "header speaks of %llu; get it again", i->name,
-                         (unsigned long long)i->bytes, (unsigned long long)(setup_bytes + wanted));
+        return error_set(err, -ENOEXEC,
+                         "the Linux kernel '%s' is truncated: %llu bytes, its "
+                         "header speaks of %llu; get it again",
+                         i->name, (unsigned long long)i->bytes,
+                         (unsigned long long)(setup_bytes + wanted));
     return 1;
 }
 
@@ -137,11 +140,14 @@ static int place_kernel(struct boot_target *t, const struct image *i, const uint
         uint64_t init_bytes = le32_get(head + HDR_INIT_SIZE);
 
         if (!align || (align & (align - 1)))
-            return error_set(err, -ENOEXEC, "the Linux kernel '%s' asks for an alignment of %llxH, "
-                             "no power of two", i->name, (unsigned long long)align);
+            return error_set(err, -ENOEXEC,
+                             "the Linux kernel '%s' asks for an alignment of %llxH, "
+                             "no power of two",
+                             i->name, (unsigned long long)align);
         run = MAX(align_up(run, align), preferred);
         if (run > UINT32_MAX || !memory_map_is_ram(t->map, run, init_bytes))
-            return error_set(err, -ENOMEM, "too little memory: the kernel needs %llu MiB from "
+            return error_set(err, -ENOMEM,
+                             "too little memory: the kernel needs %llu MiB from "
                              "%llxH on; give more with --memory",
                              (unsigned long long)(align_up(init_bytes, MiB) / MiB),
                              (unsigned long long)run);
@@ -162,10 +168,11 @@ static int load_initrd(struct boot_kernel *k, struct boot_target *t, const uint8
     if (!k->module_count)
         return 0;
     if (!memory_map_place_high(t->map, initrd->bytes, 4 * KiB, kernel_end, highest, &base))
-        return error_set(err, -ENOMEM, "too little memory: the initrd '%s' has %llu MiB and does "
+        return error_set(err, -ENOMEM,
+                         "too little memory: the initrd '%s' has %llu MiB and does "
                          "not fit behind the kernel, which ends at %llu MiB; give more with "
-                         "--memory", initrd->name,
-                         (unsigned long long)(align_up(initrd->bytes, MiB) / MiB),
+                         "--memory",
+                         initrd->name, (unsigned long long)(align_up(initrd->bytes, MiB) / MiB),
                          (unsigned long long)(align_up(kernel_end, MiB) / MiB));
     ret = image_load(initrd, 0, initrd->bytes, &t->vm->memory, base, err);
     if (ret)
@@ -196,16 +203,17 @@ static int put_command_line(struct boot_kernel *k, struct boot_target *t, const 
                             uint8_t *zp, struct error *err)
 {
     unsigned version = le16_get(head + HDR_VERSION);
-    uint64_t longest = version >= 0x206 ? le32_get(head + HDR_CMDLINE_SIZE)
-                                        : CMDLINE_MAX_BEFORE_2_06;
+    uint64_t longest =
+        version >= 0x206 ? le32_get(head + HDR_CMDLINE_SIZE) : CMDLINE_MAX_BEFORE_2_06;
     uint64_t length = strlen(k->append);
     gpa_t at;
     int ret;
 
     if (length > longest)
-        return error_set(err, -E2BIG, "the command line (--append) has %llu bytes, the kernel "
-                         "takes %llu; shorten it", (unsigned long long)length,
-                         (unsigned long long)longest);
+        return error_set(err, -E2BIG,
+                         "the command line (--append) has %llu bytes, the kernel "
+                         "takes %llu; shorten it",
+                         (unsigned long long)length, (unsigned long long)longest);
     ret = boot_info_put(t, k->append, length + 1, 4 * KiB, &at, err);
     if (ret)
         return ret;
@@ -272,8 +280,8 @@ static int bzimage_load(struct boot_kernel *k, struct boot_target *t, struct err
     else
         boot_cpu_protected(t, LOAD_ADDRESS);
     t->cpu->s.reg[X86_RSI] = zp_at;
-    vlog(t->vm->log, BOOT, INFO, "Linux %s, boot protocol %u.%02u, %s entry", i->name,
-         version >> 8, version & 0xff, x86_64bit_mode(&t->cpu->s) ? "64-bit" : "32-bit");
+    vlog(t->vm->log, BOOT, INFO, "Linux %s, boot protocol %u.%02u, %s entry", i->name, version >> 8,
+         version & 0xff, x86_64bit_mode(&t->cpu->s) ? "64-bit" : "32-bit");
     return 0;
 }
 

@@ -22,13 +22,15 @@ static int segment_check(const struct image *i, const struct elf_segment *s, uns
                          struct error *err)
 {
     if (s->file_bytes > s->mem_bytes)
-        return error_set(err, -EINVAL, "ELF file '%s': segment %u is larger in the file than in "
-                         "memory", i->name, n);
+        return error_set(err, -EINVAL,
+                         "ELF file '%s': segment %u is larger in the file than in "
+                         "memory",
+                         i->name, n);
     if (s->offset > i->bytes || s->file_bytes > i->bytes - s->offset)
         return error_set(err, -EINVAL, "ELF file '%s' is truncated: segment %u ends after the file",
                          i->name, n);
-    if (s->mem_bytes && (s->paddr + (s->mem_bytes - 1) < s->paddr ||
-                         s->vaddr + (s->mem_bytes - 1) < s->vaddr))
+    if (s->mem_bytes &&
+        (s->paddr + (s->mem_bytes - 1) < s->paddr || s->vaddr + (s->mem_bytes - 1) < s->vaddr))
         return error_set(err, -EINVAL, "ELF file '%s': segment %u wraps around the address space",
                          i->name, n);
     return 0;
@@ -58,29 +60,35 @@ static int header_read(const struct image *i, bool *is64, struct elf_header *h, 
         return error_set(err, -EINVAL, "'%s' is no ELF file", i->name);
     if (u.ident[EI_DATA] != ELFDATA2LSB ||
         (u.ident[EI_CLASS] != ELFCLASS32 && u.ident[EI_CLASS] != ELFCLASS64))
-        return error_set(err, -EINVAL, "ELF file '%s' is not for a little-endian 32- or 64-bit "
-                         "processor; it needs to be built for x86", i->name);
+        return error_set(err, -EINVAL,
+                         "ELF file '%s' is not for a little-endian 32- or 64-bit "
+                         "processor; it needs to be built for x86",
+                         i->name);
     *is64 = u.ident[EI_CLASS] == ELFCLASS64;
     header_bytes = *is64 ? sizeof u.e64 : sizeof u.e32;
     ret = image_read(i, 0, &u, header_bytes, err);
     if (ret)
         return ret;
     if (*is64)
-        *h = (struct elf_header){u.e64.e_type,      u.e64.e_machine, u.e64.e_phentsize,
+        *h = (struct elf_header){u.e64.e_type,  u.e64.e_machine, u.e64.e_phentsize,
                                  u.e64.e_phnum, u.e64.e_entry,   u.e64.e_phoff};
     else
-        *h = (struct elf_header){u.e32.e_type,      u.e32.e_machine, u.e32.e_phentsize,
+        *h = (struct elf_header){u.e32.e_type,  u.e32.e_machine, u.e32.e_phentsize,
                                  u.e32.e_phnum, u.e32.e_entry,   u.e32.e_phoff};
     if (h->machine != (*is64 ? EM_X86_64 : EM_386))
-        return error_set(err, -EINVAL, "ELF file '%s' is for another processor (machine %u); it "
-                         "needs to be built for x86", i->name, h->machine);
+        return error_set(err, -EINVAL,
+                         "ELF file '%s' is for another processor (machine %u); it "
+                         "needs to be built for x86",
+                         i->name, h->machine);
     if (h->type != ET_EXEC && h->type != ET_DYN)
         return error_set(err, -EINVAL, "ELF file '%s' is no executable (type %u); link it first",
                          i->name, h->type);
     if (h->phentsize != (*is64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr)) || h->phnum == 0 ||
         h->phnum > ELF_MAX_SEGMENTS)
-        return error_set(err, -EINVAL, "ELF file '%s' has %u program headers of %u bytes; expected "
-                         "1 to %u of %u", i->name, h->phnum, h->phentsize, ELF_MAX_SEGMENTS,
+        return error_set(err, -EINVAL,
+                         "ELF file '%s' has %u program headers of %u bytes; expected "
+                         "1 to %u of %u",
+                         i->name, h->phnum, h->phentsize, ELF_MAX_SEGMENTS,
                          (unsigned)(*is64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr)));
     return 0;
 }
@@ -96,8 +104,10 @@ int elf_parse(const struct image *i, struct elf *e, struct error *err)
         return ret;
     e->entry = h.entry;
     if (h.phoff > i->bytes)
-        return error_set(err, -EINVAL, "ELF file '%s' is truncated: its program headers lie after "
-                         "its end", i->name);
+        return error_set(err, -EINVAL,
+                         "ELF file '%s' is truncated: its program headers lie after "
+                         "its end",
+                         i->name);
     for (unsigned n = 0; n < h.phnum; n++) {
         union {
             Elf32_Phdr p32;
@@ -177,9 +187,10 @@ int elf_note_integer(const struct image *i, const struct elf *e, const char *own
                     *value = le_get(buf + desc_at, (unsigned)desc_bytes);
                 free(buf);
                 return sound ? 0
-                             : error_set(err, -EINVAL, "ELF file '%s': note %s/%u has %llu bytes, "
-                                         "not 4 or 8", i->name, owner, type,
-                                         (unsigned long long)desc_bytes);
+                             : error_set(err, -EINVAL,
+                                         "ELF file '%s': note %s/%u has %llu bytes, "
+                                         "not 4 or 8",
+                                         i->name, owner, type, (unsigned long long)desc_bytes);
             }
             at = align_up(desc_at + desc_bytes, align);
             if (at > s->file_bytes)

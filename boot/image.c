@@ -27,8 +27,10 @@ static int pipe_read(struct image *i, const char *what, struct error *err)
             uint8_t *p = more <= IMAGE_PIPE_MAX ? realloc(i->owned, more) : NULL;
 
             if (!p)
-                return error_set(err, -ENOMEM, "%s '%s' is too large to be read from a pipe; "
-                                 "put it in a file", what, i->name);
+                return error_set(err, -ENOMEM,
+                                 "%s '%s' is too large to be read from a pipe; "
+                                 "put it in a file",
+                                 what, i->name);
             i->owned = p;
             capacity = more;
         }
@@ -110,16 +112,15 @@ void image_close(struct image *i)
     i->data = NULL;
 }
 
-int image_read(const struct image *i, uint64_t offset, void *buf, uint64_t bytes,
-               struct error *err)
+int image_read(const struct image *i, uint64_t offset, void *buf, uint64_t bytes, struct error *err)
 {
     uint64_t done = 0;
 
     if (offset > i->bytes || bytes > i->bytes - offset)
-        return error_set(err, -EINVAL, "'%s' is truncated: it ends at byte %llu, %llu are needed",
-                         i->name, (unsigned long long)i->bytes,
-                         (unsigned long long)(offset > UINT64_MAX - bytes ? UINT64_MAX
-                                                                          : offset + bytes));
+        return error_set(
+            err, -EINVAL, "'%s' is truncated: it ends at byte %llu, %llu are needed", i->name,
+            (unsigned long long)i->bytes,
+            (unsigned long long)(offset > UINT64_MAX - bytes ? UINT64_MAX : offset + bytes));
     if (i->data) {
         memcpy(buf, i->data + offset, bytes);
         return 0;

@@ -24,17 +24,27 @@ static int unknown_format(const struct image *i, struct error *err)
 
     image_read(i, 0, head, MIN(sizeof head, i->bytes), NULL);
     if (head[0] == 0x1f && head[1] == 0x8b)
-        return error_set(err, -ENOEXEC, "the kernel '%s' is compressed with gzip; unpack it first "
-                         "(zcat)", i->name);
-    if (memcmp(head, "\xfd" "7zXZ", 5) == 0)
-        return error_set(err, -ENOEXEC, "the kernel '%s' is compressed with xz; unpack it first "
-                         "(xzcat)", i->name);
+        return error_set(err, -ENOEXEC,
+                         "the kernel '%s' is compressed with gzip; unpack it first "
+                         "(zcat)",
+                         i->name);
+    if (memcmp(head,
+               "\xfd"
+               "7zXZ",
+               5) == 0)
+        return error_set(err, -ENOEXEC,
+                         "the kernel '%s' is compressed with xz; unpack it first "
+                         "(xzcat)",
+                         i->name);
     if (elf_is_elf(i))
-        return error_set(err, -ENOEXEC, "the kernel '%s' is an ELF file with neither a Multiboot "
+        return error_set(err, -ENOEXEC,
+                         "the kernel '%s' is an ELF file with neither a Multiboot "
                          "header nor a PVH note; use a bzImage, or a kernel built with CONFIG_PVH",
                          i->name);
-    return error_set(err, -ENOEXEC, "'%s' is no kernel: expected a Linux bzImage, a Multiboot "
-                     "kernel or an ELF file with a PVH note", i->name);
+    return error_set(err, -ENOEXEC,
+                     "'%s' is no kernel: expected a Linux bzImage, a Multiboot "
+                     "kernel or an ELF file with a PVH note",
+                     i->name);
 }
 
 static int module_open(struct boot_kernel *k, const char *spec, struct error *err)
@@ -148,8 +158,10 @@ int boot_info_put(struct boot_target *t, const void *data, uint64_t bytes, uint6
     uint64_t base = align_up(t->info_next, align);
 
     if (base > BOOT_INFO_END || bytes > BOOT_INFO_END - base)
-        return error_set(err, -E2BIG, "the command line and module arguments are too long: more "
-                         "than %llu bytes", (unsigned long long)(BOOT_INFO_END - BOOT_INFO));
+        return error_set(err, -E2BIG,
+                         "the command line and module arguments are too long: more "
+                         "than %llu bytes",
+                         (unsigned long long)(BOOT_INFO_END - BOOT_INFO));
     t->info_next = base + bytes;
     *at = base;
     if (data)
@@ -173,14 +185,16 @@ int boot_check_place(const struct boot_target *t, const char *what, uint64_t bas
                      struct error *err)
 {
     if (!memory_map_is_ram(t->map, base, bytes))
-        return error_set(err, -ENOMEM, "too little memory: %s needs RAM from %llxH to %llxH; give "
-                         "more with --memory", what, (unsigned long long)base,
-                         (unsigned long long)(base + bytes - 1));
+        return error_set(err, -ENOMEM,
+                         "too little memory: %s needs RAM from %llxH to %llxH; give "
+                         "more with --memory",
+                         what, (unsigned long long)base, (unsigned long long)(base + bytes - 1));
     if (overlaps(base, bytes, BOOT_GDT, BOOT_TABLES_END) ||
         overlaps(base, bytes, BOOT_INFO, BOOT_INFO_END))
-        return error_set(err, -EINVAL, "%s wants to be at %llxH, where the boot information is; "
-                         "link it elsewhere, for example at 100000H", what,
-                         (unsigned long long)base);
+        return error_set(err, -EINVAL,
+                         "%s wants to be at %llxH, where the boot information is; "
+                         "link it elsewhere, for example at 100000H",
+                         what, (unsigned long long)base);
     return 0;
 }
 

@@ -115,7 +115,8 @@ static int raw_plan(const struct image *i, const struct mb_header *h, uint64_t a
     uint64_t before = (uint64_t)h->header_addr - h->load_addr;
 
     if (h->header_addr < h->load_addr || before > at)
-        return error_set(err, -ENOEXEC, "the Multiboot kernel '%s' has header address %xH, load "
+        return error_set(err, -ENOEXEC,
+                         "the Multiboot kernel '%s' has header address %xH, load "
                          "address %xH and its header at byte %llu, which do not fit together",
                          i->name, h->header_addr, h->load_addr, (unsigned long long)at);
     p->raw = true;
@@ -126,22 +127,28 @@ static int raw_plan(const struct image *i, const struct mb_header *h, uint64_t a
         uint64_t wanted = (uint64_t)h->load_end_addr - h->load_addr;
 
         if (h->load_end_addr <= h->load_addr || wanted > p->file_bytes)
-            return error_set(err, -ENOEXEC, "the Multiboot kernel '%s' is truncated or wrong: it "
-                             "loads %xH to %xH, the file has %llu bytes of it", i->name,
-                             h->load_addr, h->load_end_addr, (unsigned long long)p->file_bytes);
+            return error_set(err, -ENOEXEC,
+                             "the Multiboot kernel '%s' is truncated or wrong: it "
+                             "loads %xH to %xH, the file has %llu bytes of it",
+                             i->name, h->load_addr, h->load_end_addr,
+                             (unsigned long long)p->file_bytes);
         p->file_bytes = wanted;
     }
     p->mem_bytes = p->file_bytes;
     if (h->bss_end_addr) {
         if (h->bss_end_addr < p->load + p->file_bytes)
-            return error_set(err, -ENOEXEC, "the Multiboot kernel '%s' ends its bss (%xH) before "
-                             "its data", i->name, h->bss_end_addr);
+            return error_set(err, -ENOEXEC,
+                             "the Multiboot kernel '%s' ends its bss (%xH) before "
+                             "its data",
+                             i->name, h->bss_end_addr);
         p->mem_bytes = h->bss_end_addr - p->load;
     }
     p->entry = h->entry_addr;
     if (p->entry < p->load || p->entry - p->load >= p->mem_bytes)
-        return error_set(err, -ENOEXEC, "the Multiboot kernel '%s' has its entry point %xH outside "
-                         "of what it loads", i->name, h->entry_addr);
+        return error_set(err, -ENOEXEC,
+                         "the Multiboot kernel '%s' has its entry point %xH outside "
+                         "of what it loads",
+                         i->name, h->entry_addr);
     return 0;
 }
 
@@ -156,11 +163,15 @@ static int elf_plan(const struct image *i, struct mb_plan *p, struct error *err)
     if (elf_contains_physical(&p->elf, p->elf.entry))
         p->entry = p->elf.entry;
     else if (!elf_physical(&p->elf, p->elf.entry, &p->entry))
-        return error_set(err, -ENOEXEC, "the Multiboot kernel '%s' has its entry point %llxH "
-                         "outside of what it loads", i->name, (unsigned long long)p->elf.entry);
+        return error_set(err, -ENOEXEC,
+                         "the Multiboot kernel '%s' has its entry point %llxH "
+                         "outside of what it loads",
+                         i->name, (unsigned long long)p->elf.entry);
     if (p->entry > UINT32_MAX)
-        return error_set(err, -ENOEXEC, "the Multiboot kernel '%s' has its entry point above "
-                         "4 GiB", i->name);
+        return error_set(err, -ENOEXEC,
+                         "the Multiboot kernel '%s' has its entry point above "
+                         "4 GiB",
+                         i->name);
     return 0;
 }
 
@@ -177,24 +188,31 @@ static int plan(const struct image *i, struct mb_plan *p, struct error *err)
     if (ret <= 0)
         return ret;
     if (h.flags & MB_DEMANDS & MB_VIDEO_MODE)
-        return error_set(err, -ENOTSUP, "the Multiboot kernel '%s' demands a video mode (header "
-                         "flag 2), and this machine has no display; build it without", i->name);
+        return error_set(err, -ENOTSUP,
+                         "the Multiboot kernel '%s' demands a video mode (header "
+                         "flag 2), and this machine has no display; build it without",
+                         i->name);
     if (h.flags & MB_DEMANDS & ~(MB_PAGE_ALIGN | MB_MEMORY_INFO))
-        return error_set(err, -ENOTSUP, "the Multiboot kernel '%s' demands what Multiboot 1 does "
-                         "not define (header flags %xH)", i->name, h.flags);
+        return error_set(err, -ENOTSUP,
+                         "the Multiboot kernel '%s' demands what Multiboot 1 does "
+                         "not define (header flags %xH)",
+                         i->name, h.flags);
     if (h.flags & MB_ADDRESSES) {
         ret = raw_plan(i, &h, at, p, err);
         return ret ? ret : 1;
     }
     image_read(i, 0, ident, MIN(sizeof ident, i->bytes), NULL);
     if (!elf_is_elf(i))
-        return error_set(err, -ENOEXEC, "the Multiboot kernel '%s' is neither ELF nor gives load "
-                         "addresses (header flag 16)", i->name);
+        return error_set(err, -ENOEXEC,
+                         "the Multiboot kernel '%s' is neither ELF nor gives load "
+                         "addresses (header flag 16)",
+                         i->name);
     if (ident[4] == 2) { /* ELFCLASS64 */
         if (elf_parse(i, &p->elf, NULL) == 0 &&
             elf_note_integer(i, &p->elf, "Xen", 18, &pvh_entry, NULL) == 0)
             return 0; /* bootable another way */
-        return error_set(err, -ENOTSUP, "the Multiboot kernel '%s' is a 64-bit ELF file, and "
+        return error_set(err, -ENOTSUP,
+                         "the Multiboot kernel '%s' is a 64-bit ELF file, and "
                          "Multiboot 1 knows 32-bit ones; convert it (objcopy -O elf32-i386)",
                          i->name);
     }
@@ -299,8 +317,9 @@ static int multiboot_load(struct boot_kernel *k, struct boot_target *t, struct e
 
     ret = plan(&k->image, &p, err);
     if (ret <= 0)
-        return ret ? ret : error_set(err, -ENOEXEC, "the kernel '%s' lost its Multiboot header",
-                                     k->image.name);
+        return ret ? ret
+                   : error_set(err, -ENOEXEC, "the kernel '%s' lost its Multiboot header",
+                               k->image.name);
     ret = load_kernel(t, &k->image, &p, &end, err);
     if (ret)
         return ret;

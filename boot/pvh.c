@@ -56,8 +56,10 @@ static int pvh_entry(const struct image *i, struct elf *e, uint64_t *entry, stru
     if (ret)
         return ret;
     if (*entry > UINT32_MAX || !elf_contains_physical(e, *entry))
-        return error_set(err, -ENOEXEC, "the kernel '%s' has a PVH entry point %llxH outside of "
-                         "what it loads", i->name, (unsigned long long)*entry);
+        return error_set(err, -ENOEXEC,
+                         "the kernel '%s' has a PVH entry point %llxH outside of "
+                         "what it loads",
+                         i->name, (unsigned long long)*entry);
     return 0;
 }
 
@@ -86,11 +88,12 @@ static int put_module(struct boot_kernel *k, struct boot_target *t, uint64_t ker
 
     if (!k->module_count)
         return 0;
-    if (!memory_map_place_high(t->map, initrd->bytes, 4 * KiB, MAX(kernel_end, 1 * MiB),
-                               UINT32_MAX, &module.paddr))
-        return error_set(err, -ENOMEM, "too little memory: the initrd '%s' has %llu MiB; give more "
-                         "with --memory", initrd->name,
-                         (unsigned long long)(align_up(initrd->bytes, MiB) / MiB));
+    if (!memory_map_place_high(t->map, initrd->bytes, 4 * KiB, MAX(kernel_end, 1 * MiB), UINT32_MAX,
+                               &module.paddr))
+        return error_set(err, -ENOMEM,
+                         "too little memory: the initrd '%s' has %llu MiB; give more "
+                         "with --memory",
+                         initrd->name, (unsigned long long)(align_up(initrd->bytes, MiB) / MiB));
     ret = image_load(initrd, 0, initrd->bytes, &t->vm->memory, module.paddr, err);
     if (ret)
         return ret;
@@ -114,9 +117,9 @@ static int pvh_load(struct boot_kernel *k, struct boot_target *t, struct error *
 
     ret = pvh_entry(&k->image, &e, &entry, err);
     if (ret)
-        return ret == -ENOENT ? error_set(err, ret, "the kernel '%s' lost its PVH note",
-                                          k->image.name)
-                              : ret;
+        return ret == -ENOENT
+                   ? error_set(err, ret, "the kernel '%s' lost its PVH note", k->image.name)
+                   : ret;
     ret = boot_load_elf(t, &k->image, &e, &end, err);
     if (ret)
         return ret;

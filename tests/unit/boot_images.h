@@ -31,13 +31,13 @@ static inline void make_bzimage(struct test_image *i, bool with_64_bit_entry)
     le32_put(d + 0x202, 0x53726448);
     le16_put(d + 0x206, 0x20f);
     d[0x211] = 1;
-    le32_put(d + 0x22c, 0x7fffffff);   /* initrd_addr_max */
-    le32_put(d + 0x230, 0x200000);     /* kernel_alignment */
-    d[0x234] = 1;                      /* relocatable */
+    le32_put(d + 0x22c, 0x7fffffff); /* initrd_addr_max */
+    le32_put(d + 0x230, 0x200000);   /* kernel_alignment */
+    d[0x234] = 1;                    /* relocatable */
     le16_put(d + 0x236, with_64_bit_entry);
-    le32_put(d + 0x238, 2047);         /* cmdline_size */
-    le64_put(d + 0x258, 0x1000000);    /* pref_address */
-    le32_put(d + 0x260, 16 * MiB);     /* init_size */
+    le32_put(d + 0x238, 2047);      /* cmdline_size */
+    le64_put(d + 0x258, 0x1000000); /* pref_address */
+    le32_put(d + 0x260, 16 * MiB);  /* init_size */
 }
 
 /* One segment at 2 MiB with 4 KiB of zeros behind it, a note {Xen, 18}. */
@@ -52,18 +52,15 @@ static inline void make_pvh32(struct test_image *i)
                     .e_ehsize = sizeof h,
                     .e_phentsize = sizeof(Elf32_Phdr),
                     .e_phnum = 2};
-    Elf32_Phdr p[2] = {{.p_type = PT_LOAD,
-                        .p_offset = 0x100,
-                        .p_vaddr = 0xc0200100,
-                        .p_paddr = 0x200100,
-                        .p_filesz = 0x300,
-                        .p_memsz = 0x1300,
-                        .p_align = 4},
-                       {.p_type = PT_NOTE,
-                        .p_offset = 0x100,
-                        .p_filesz = 20,
-                        .p_memsz = 20,
-                        .p_align = 4}};
+    Elf32_Phdr p[2] = {
+        {.p_type = PT_LOAD,
+         .p_offset = 0x100,
+         .p_vaddr = 0xc0200100,
+         .p_paddr = 0x200100,
+         .p_filesz = 0x300,
+         .p_memsz = 0x1300,
+         .p_align = 4},
+        {.p_type = PT_NOTE, .p_offset = 0x100, .p_filesz = 20, .p_memsz = 20, .p_align = 4}};
 
     memset(i, 0, sizeof *i);
     i->bytes = 0x400;
@@ -88,18 +85,15 @@ static inline void make_pvh64(struct test_image *i)
                     .e_ehsize = sizeof h,
                     .e_phentsize = sizeof(Elf64_Phdr),
                     .e_phnum = 2};
-    Elf64_Phdr p[2] = {{.p_type = PT_LOAD,
-                        .p_offset = 0x100,
-                        .p_vaddr = 0xffffffff80200100,
-                        .p_paddr = 0x200100,
-                        .p_filesz = 0x300,
-                        .p_memsz = 0x1300,
-                        .p_align = 4},
-                       {.p_type = PT_NOTE,
-                        .p_offset = 0x100,
-                        .p_filesz = 44,
-                        .p_memsz = 44,
-                        .p_align = 4}};
+    Elf64_Phdr p[2] = {
+        {.p_type = PT_LOAD,
+         .p_offset = 0x100,
+         .p_vaddr = 0xffffffff80200100,
+         .p_paddr = 0x200100,
+         .p_filesz = 0x300,
+         .p_memsz = 0x1300,
+         .p_align = 4},
+        {.p_type = PT_NOTE, .p_offset = 0x100, .p_filesz = 44, .p_memsz = 44, .p_align = 4}};
 
     memset(i, 0, sizeof *i);
     i->bytes = 0x400;
@@ -132,8 +126,8 @@ static inline void make_multiboot_elf(struct test_image *i, uint32_t flags)
 static inline void make_multiboot_raw(struct test_image *i)
 {
     const uint32_t flags = 0x10003;
-    uint32_t header[] = {0x1badb002, flags, -(0x1badb002 + flags), 0x100020, 0x100000,
-                         0x100200,   0x101000, 0x100040};
+    uint32_t header[] = {0x1badb002, flags,   -(0x1badb002 + flags), 0x100020, 0x100000, 0x100200,
+                         0x101000,   0x100040};
 
     memset(i, 0, sizeof *i);
     i->bytes = 1024;

@@ -339,16 +339,11 @@ static void wrong_configurations_are_one_line(void **state)
         const char *spec;
         const char *says;
     } devices[] = {
-        {"nothing", "there is no device"},
-        {"", "there is no device"},
-        {"testdev,a=1", "takes no options"},
-        {"debug-exit,port", "no option"},
-        {"debug-exit,port=", "no option"},
-        {"debug-exit,port=x", "not a number"},
-        {"debug-exit,port=-1", "not a number"},
-        {"debug-exit,port=65536", "not a number"},
-        {"debug-exit,size=3", "1, 2 or 4"},
-        {"debug-exit,wrong=3", "no option"},
+        {"nothing", "there is no device"},      {"", "there is no device"},
+        {"testdev,a=1", "takes no options"},    {"debug-exit,port", "no option"},
+        {"debug-exit,port=", "no option"},      {"debug-exit,port=x", "not a number"},
+        {"debug-exit,port=-1", "not a number"}, {"debug-exit,port=65536", "not a number"},
+        {"debug-exit,size=3", "1, 2 or 4"},     {"debug-exit,wrong=3", "no option"},
         {"debug-exit,", "no option"},
     };
     struct board b;
