@@ -408,6 +408,21 @@ void x86_decode_fill(struct x86_decode *d, struct x86_insn *i)
 
 /* ---- one instruction ---- */
 
+/* F3 90 is PAUSE, but with REX.B it is XCHG of r8, which Zydis does not know:
+ * F3 means nothing then, and any other prefix without meaning serves as well. */
+static ZyanStatus decode_xchg_r8(const ZydisDecoder *decoder, struct x86_decode *d,
+                                 size_t available)
+{
+    uint8_t bytes[15];
+
+    memcpy(bytes, d->bytes, MIN(available, sizeof bytes));
+    for (unsigned n = 0; n < d->z.length; n++) {
+        if (bytes[n] == 0xf3)
+            bytes[n] = 0x3e;
+    }
+    return ZydisDecoderDecodeFull(decoder, bytes, MIN(available, sizeof bytes), &d->z, d->op);
+}
+
 static void decoder_for(const struct x86_vcpu *c, uint32_t mode, ZydisDecoder *decoder)
 {
     static const struct {
@@ -458,6 +473,8 @@ enum x86_decode_result x86_decode_one(struct x86_vcpu *c, uint32_t mode, const u
 
     decoder_for(c, mode, &decoder);
     status = ZydisDecoderDecodeFull(&decoder, bytes, MIN(available, 15), &d.z, d.op);
+    if (ZYAN_SUCCESS(status) && d.z.mnemonic == ZYDIS_MNEMONIC_PAUSE && d.z.raw.rex.B)
+        status = decode_xchg_r8(&decoder, &d, available);
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
         return available < 15 ? DECODE_MORE : DECODE_TOO_LONG;
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)

@@ -308,14 +308,22 @@ static bool alignment_checked(const struct x86_vcpu *c)
     return c->s.cpl == 3 && (c->s.cr0 & CR0_AM) && (c->s.rflags & FLAG_AC);
 }
 
-/* Segment, alignment and breakpoints of a data access. */
+/* What alignment is checked for (SDM Vol. 3, table 6-7); where a vector operand
+ * must be aligned to its size, #GP came before. */
+static unsigned alignment_of(unsigned bytes)
+{
+    if (bytes == 10) /* double extended precision */
+        return 8;
+    return bytes & (bytes - 1) || bytes > 64 ? 1 : MIN(bytes, 16u);
+}
+
+/* Segment and alignment of a data access. */
 static gva_t data_linear(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes,
                          enum x86_access access)
 {
     gva_t lin = x86_linear(c, seg, ea, bytes, access);
 
-    if (unlikely(alignment_checked(c)) && (lin & (bytes - 1)) && (bytes & (bytes - 1)) == 0 &&
-        bytes <= 8)
+    if (unlikely(alignment_checked(c)) && (lin & (alignment_of(bytes) - 1)))
         x86_raise_error(c, VEC_AC, 0);
     return lin;
 }
@@ -343,9 +351,25 @@ void x86_write_slow(struct x86_vcpu *c, unsigned seg, uint64_t ea, uint64_t v, u
     data_breakpoint(c, lin, size, true);
 }
 
-void x86_probe_write(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes)
+uint64_t x86_element_read(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned size)
 {
-    gva_t lin = data_linear(c, seg, ea, bytes, ACCESS_WRITE);
+    gva_t lin = x86_linear(c, seg, ea, size, ACCESS_READ);
+    uint64_t v = class_read(c, c->tlb_class, lin, size);
+
+    data_breakpoint(c, lin, size, false);
+    return v;
+}
+
+void x86_element_write(struct x86_vcpu *c, unsigned seg, uint64_t ea, uint64_t v, unsigned size)
+{
+    gva_t lin = x86_linear(c, seg, ea, size, ACCESS_WRITE);
+
+    class_write(c, c->tlb_class, lin, zext(v, size), size);
+    data_breakpoint(c, lin, size, true);
+}
+
+static void probe_write(struct x86_vcpu *c, gva_t lin, unsigned bytes)
+{
     gpa_t gpa;
     bool code;
 
@@ -353,6 +377,16 @@ void x86_probe_write(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned byt
     if (crosses_page(lin, bytes))
         translate(c, c->tlb_class, lin_add(c, lin, PAGE_SIZE - (lin & ~PAGE_MASK)), ACCESS_WRITE,
                   &gpa, &code);
+}
+
+void x86_element_probe(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes)
+{
+    probe_write(c, x86_linear(c, seg, ea, bytes, ACCESS_WRITE), bytes);
+}
+
+void x86_probe_write(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes)
+{
+    probe_write(c, data_linear(c, seg, ea, bytes, ACCESS_WRITE), bytes);
 }
 
 void *x86_rmw_pointer(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes)
@@ -374,7 +408,7 @@ void *x86_rmw_pointer(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned by
 
 void x86_read_bytes(struct x86_vcpu *c, unsigned seg, uint64_t ea, void *buf, unsigned bytes)
 {
-    gva_t lin = x86_linear(c, seg, ea, bytes, ACCESS_READ);
+    gva_t lin = data_linear(c, seg, ea, bytes, ACCESS_READ);
     unsigned first = (unsigned)MIN((uint64_t)bytes, PAGE_SIZE - (lin & ~PAGE_MASK));
     uint8_t *out = buf;
     uint8_t *p, *q = NULL;
@@ -415,7 +449,7 @@ static void part_write(struct x86_vcpu *c, uint8_t *p, gpa_t gpa, const uint8_t 
 void x86_write_bytes(struct x86_vcpu *c, unsigned seg, uint64_t ea, const void *buf,
                      unsigned bytes)
 {
-    gva_t lin = x86_linear(c, seg, ea, bytes, ACCESS_WRITE);
+    gva_t lin = data_linear(c, seg, ea, bytes, ACCESS_WRITE);
     unsigned first = (unsigned)MIN((uint64_t)bytes, PAGE_SIZE - (lin & ~PAGE_MASK));
     uint8_t *p, *q = NULL;
     gpa_t gpa = 0, gpa2 = 0;

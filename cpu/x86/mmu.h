@@ -154,6 +154,10 @@ static inline void x86_write(struct x86_vcpu *c, unsigned seg, uint64_t ea, uint
 void x86_read_bytes(struct x86_vcpu *c, unsigned seg, uint64_t ea, void *buf, unsigned bytes);
 void x86_write_bytes(struct x86_vcpu *c, unsigned seg, uint64_t ea, const void *buf,
                      unsigned bytes);
+/* Without alignment checks: gathers, scatters and masked moves. */
+uint64_t x86_element_read(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned size);
+void x86_element_write(struct x86_vcpu *c, unsigned seg, uint64_t ea, uint64_t v, unsigned size);
+void x86_element_probe(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes);
 /* Raises whatever writing those bytes would raise; sets A and D. */
 void x86_probe_write(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes);
 /* The host address for an atomic read-modify-write of an operand that lies in

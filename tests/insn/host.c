@@ -59,8 +59,11 @@ static void reap_child(struct host *h)
 
     close(h->go);
     close(h->done);
+    usleep(1000);
     kill(h->pid, SIGKILL);
     waitpid(h->pid, &status, 0);
+    if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+        fprintf(stderr, "insn: the child died of signal %d\n", WTERMSIG(status));
     if (WIFEXITED(status) && WEXITSTATUS(status)) {
         fprintf(stderr, "insn: the child cannot run here\n");
         exit(77); /* skipped */

@@ -259,8 +259,11 @@ enum known_ignore {
     IGN_CR2 = 1 << 25,
     IGN_BASES = 1 << 26,
     IGN_CASE = 1 << 27, /* the whole case */
-    IGN_XPTR = 1 << 28, /* FIP, FDP, FOP */
+    IGN_X87 = 1 << 28,
     IGN_MEM = 1 << 29,
+    IGN_MXCSR_MASK = 1 << 30, /* in a stored image */
+    IGN_UPPER = 1 << 22,      /* bits of vector registers above 127 */
+    IGN_FAULT = 1 << 23,      /* error code and CR2; the case if the vectors differ */
 };
 
 /* NULL: may run. Else why it is never run on the host. */

@@ -35,8 +35,157 @@ const char *known_never(ZydisMnemonic m)
     return NULL;
 }
 
+/* What else must hold for a row to count. */
+enum when {
+    WHEN_ALWAYS,
+    WHEN_BOTH_PF,      /* both page faults */
+    WHEN_HOST_GP,      /* only the host raises #GP */
+    WHEN_GUEST_GP,     /* only the guest does */
+    WHEN_NOT_SAME,     /* different vectors */
+    WHEN_PUSH_SEG,     /* a segment register of 32 bits */
+    WHEN_POP_SEG,
+    WHEN_FAR,
+    WHEN_REX_W,
+    WHEN_16_IN_64,     /* an operand-size prefix in 64-bit mode */
+    WHEN_COMPAT,       /* not 64-bit code */
+    WHEN_TRAP,         /* both #DB in a string instruction */
+    WHEN_BASE,         /* 64-bit code, FS or GS base involved */
+    WHEN_FAULT,        /* both fault alike */
+    WHEN_TF,
+};
+
+static const struct {
+    ZydisMnemonic first, last; /* INVALID: any */
+    enum when when;
+    uint32_t ignore;
+    const char *why;
+} known[] = {
+#define ONE(m) ZYDIS_MNEMONIC_##m, ZYDIS_MNEMONIC_##m
+#define ANY ONE(INVALID)
+    {ONE(PUSH), WHEN_PUSH_SEG, IGN_MEM,
+     "PUSH Sreg of 32 bits writes two bytes on Intel's processors, four on AMD's"},
+    {ONE(PUSH), WHEN_PUSH_SEG, IGN_FAULT, "and so faults at other places"},
+    {ONE(POP), WHEN_POP_SEG, IGN_FAULT,
+     "POP Sreg reads two bytes on Intel's processors, the operand size on AMD's"},
+    {ONE(NOP), WHEN_ALWAYS, IGN_CASE,
+     "0F 0D with a register is #UD on AMD's processors, a hint on Intel's"},
+    {ZYDIS_MNEMONIC_SHA1MSG1, ZYDIS_MNEMONIC_SHA256RNDS2, WHEN_GUEST_GP, IGN_CASE,
+     "AMD's SHA instructions do not check alignment, Intel's do (exception type 4)"},
+    {ANY, WHEN_TRAP, IGN_FLAG_RF,
+     "a trap between iterations saves RF set on Intel's processors (SDM Vol. 3, 17.3.1.1), clear "
+     "on AMD's"},
+    {ONE(SYSRET), WHEN_COMPAT, IGN_CASE, "#UD outside 64-bit mode on Intel's processors only"},
+    {ONE(LSS), WHEN_REX_W, IGN_CASE, "AMD has no far pointers of 80 bits"},
+    {ONE(LFS), WHEN_REX_W, IGN_CASE, "AMD has no far pointers of 80 bits"},
+    {ONE(LGS), WHEN_REX_W, IGN_CASE, "AMD has no far pointers of 80 bits"},
+    {ANY, WHEN_BASE, IGN_CASE,
+     "AMD wants the offset to be canonical, Intel only the sum with the base"},
+    {ONE(MASKMOVQ), WHEN_FAULT, IGN_X87,
+     "AMD's makes the transition to MMX even if the store faults"},
+    {ZYDIS_MNEMONIC_INSB, ZYDIS_MNEMONIC_INSW, WHEN_HOST_GP, IGN_CASE,
+     "with a count of zero AMD checks the port all the same"},
+    {ZYDIS_MNEMONIC_OUTSB, ZYDIS_MNEMONIC_OUTSW, WHEN_HOST_GP, IGN_CASE,
+     "with a count of zero AMD checks the port all the same"},
+    {ZYDIS_MNEMONIC_CMPSB, ZYDIS_MNEMONIC_CMPSW, WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR,
+     "which of the two operands is read first"},
+    {ONE(RET), WHEN_FAR, IGN_CR2 | IGN_ERROR, "in which order a far return reads its frame"},
+    {ONE(IRET), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order IRET reads its frame"},
+    {ONE(IRETD), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order IRET reads its frame"},
+    {ONE(IRETQ), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order IRET reads its frame"},
+    {ZYDIS_MNEMONIC_FXRSTOR, ZYDIS_MNEMONIC_FXSAVE64, WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR,
+     "in which order a state image is touched"},
+    {ZYDIS_MNEMONIC_XRSTOR, ZYDIS_MNEMONIC_XSAVES64, WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR,
+     "in which order a state image is touched"},
+    {ONE(FRSTOR), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order a state image is touched"},
+    {ONE(FLDENV), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order a state image is touched"},
+    {ONE(FNSTENV), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order a state image is touched"},
+    {ONE(FNSAVE), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order a state image is touched"},
+    {ZYDIS_MNEMONIC_FXSAVE, ZYDIS_MNEMONIC_FXSAVE64, WHEN_ALWAYS, IGN_MXCSR_MASK,
+     "the host has MXCSR.MM, which only AMD's processors have"},
+    {ZYDIS_MNEMONIC_XSAVE, ZYDIS_MNEMONIC_XSAVES64, WHEN_ALWAYS, IGN_MXCSR_MASK,
+     "the host has MXCSR.MM, which only AMD's processors have"},
+    {ZYDIS_MNEMONIC_VGATHERDPD, ZYDIS_MNEMONIC_VGATHERQPS, WHEN_FAULT, IGN_UPPER,
+     "when the rest of the destination is cleared in a gather that faults"},
+    {ZYDIS_MNEMONIC_VPGATHERDD, ZYDIS_MNEMONIC_VPGATHERQQ, WHEN_FAULT, IGN_UPPER,
+     "when the rest of the destination is cleared in a gather that faults"},
+#undef ONE
+#undef ANY
+};
+
+static bool is_segment(const ZydisDecodedOperand *o)
+{
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT;
+}
+
+static bool applies(enum when when, const struct insn_case *k, const struct insn_decoded *d,
+                    const struct insn_result *host, const struct insn_result *guest)
+{
+    bool same = host->vector == guest->vector;
+
+    switch (when) {
+    case WHEN_ALWAYS:
+        return true;
+    case WHEN_BOTH_PF:
+        return same && host->vector == VEC_PF;
+    case WHEN_HOST_GP:
+        return host->vector == VEC_GP && !same;
+    case WHEN_GUEST_GP:
+        return guest->vector == VEC_GP && !same;
+    case WHEN_NOT_SAME:
+        return !same;
+    case WHEN_PUSH_SEG:
+        return d->z.operand_width == 32 && is_segment(&d->op[0]);
+    case WHEN_POP_SEG:
+        return is_segment(&d->op[0]);
+    case WHEN_FAR:
+        return d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR && same && host->vector == VEC_PF;
+    case WHEN_REX_W:
+        return d->z.raw.rex.W;
+    case WHEN_16_IN_64:
+        return k->mode == CODE_64 && d->z.operand_width == 16;
+    case WHEN_COMPAT:
+        return k->mode != CODE_64;
+    case WHEN_TRAP:
+        return host->vector == VEC_DB && same && d->z.meta.category == ZYDIS_CATEGORY_STRINGOP;
+    case WHEN_BASE:
+        if (k->mode != CODE_64 || host->vector != VEC_GP || guest->vector != VEC_PF)
+            return false;
+        for (unsigned n = 0; n < d->z.operand_count; n++) {
+            const ZydisDecodedOperand *o = &d->op[n];
+
+            if (o->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+                ((o->mem.segment == ZYDIS_REGISTER_FS && k->in.fs_base) ||
+                 (o->mem.segment == ZYDIS_REGISTER_GS && k->in.gs_base)))
+                return true;
+        }
+        return false;
+    case WHEN_FAULT:
+        return same && host->vector != VEC_BP;
+    case WHEN_TF:
+        return k->in.rflags & FLAG_TF;
+    }
+    return false;
+}
+
 uint32_t known_ignore(const struct insn_case *k, const struct insn_result *host,
                       const struct insn_result *guest)
 {
-    return 0;
+    struct insn_decoded d;
+    uint32_t ignore = 0;
+
+    for (unsigned at = 0; at < k->code_bytes; at += d.z.length) {
+        if (!insn_decode(k->mode, k->code + at, k->code_bytes - at, &d))
+            break;
+        for (unsigned n = 0; n < ARRAY_SIZE(known); n++) {
+            if ((known[n].first == ZYDIS_MNEMONIC_INVALID ||
+                 (d.z.mnemonic >= known[n].first && d.z.mnemonic <= known[n].last)) &&
+                applies(known[n].when, k, &d, host, guest))
+                ignore |= known[n].ignore;
+        }
+    }
+    /* Where they fault matters for all that follows. */
+    if ((ignore & IGN_FAULT) && host->vector != guest->vector)
+        ignore |= IGN_CASE;
+    return ignore;
 }

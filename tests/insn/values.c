@@ -294,7 +294,7 @@ static uint16_t data_selector(struct rng *r, enum code_size mode)
     static const uint16_t s32[] = {HOST_DS, HOST_DS, HOST_DS, HOST_DS, LDT_SELECTOR(LDT_DATA),
                                    LDT_SELECTOR(LDT_DATA), LDT_SELECTOR(LDT_DATA_RO),
                                    LDT_SELECTOR(LDT_EXPAND_DOWN), LDT_SELECTOR(LDT_DATA_SHORT),
-                                   LDT_SELECTOR(LDT_DATA_PAGES), LDT_SELECTOR(LDT_CODE_X), 0};
+                                   LDT_SELECTOR(LDT_DATA_PAGES), LDT_SELECTOR(LDT_CODE32), 0};
     static const uint16_t s16[] = {LDT_SELECTOR(LDT_DATA), LDT_SELECTOR(LDT_DATA),
                                    LDT_SELECTOR(LDT_STACK16), LDT_SELECTOR(LDT_DATA_RO),
                                    LDT_SELECTOR(LDT_EXPAND_DOWN), LDT_SELECTOR(LDT_DATA_SHORT),

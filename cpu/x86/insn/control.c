@@ -11,9 +11,10 @@
 
 static inline uint64_t branch_target(const struct x86_vcpu *c, const struct x86_insn *i)
 {
-    uint64_t rip = (c->s.reg[X86_RIP] + (uint64_t)i->target) & c->ip_mask;
+    uint64_t rip = c->s.reg[X86_RIP] + (uint64_t)i->target;
 
-    return i->size == 2 ? rip & 0xffff : rip;
+    /* 32 bits in 16-bit code, too: then the limit check fails. */
+    return i->size == 2 ? rip & 0xffff : i->size == 4 ? (uint32_t)rip : rip;
 }
 
 static inline enum x86_next take_branch(struct x86_vcpu *c, const struct x86_insn *i)

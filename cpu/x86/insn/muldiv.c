@@ -1,6 +1,8 @@
 /*
  * MUL IMUL DIV IDIV MULX (SDM Vol. 2), by the host's own instructions; what
- * would make the host fault is tested first and becomes the guest's #DE.
+ * would make the host fault is tested first and becomes the guest's #DE. Some
+ * processors leave the undefined flags as they were, so the guest's are loaded
+ * before.
  */
 #include "cpu/x86/insn/ops.h"
 
@@ -15,14 +17,15 @@ static uint64_t operand(struct x86_vcpu *c, const struct x86_insn *i)
 #define MUL_ASM(op, bits, type, sfx)                                                               \
     static void op##bits(struct x86_vcpu *c, type s)                                               \
     {                                                                                              \
-        type low = X86_REG##bits(c, X86_RAX * 8), high;                                            \
-        uint64_t cc;                                                                               \
-        __asm__(#op sfx " %3\n\tmov %%rax, %1\n\t" FLAGS_SAVE "\n\txchg %%rax, %1"                 \
-                : "+&a"(low), "=&r"(cc), "=&d"(high)                                               \
+        uint64_t keep = X86_REG##bits(c, X86_RAX * 8), cc = c->s.cc;                               \
+        type high;                                                                                 \
+        __asm__("xchg %%rax, %1\n\t" FLAGS_LOAD "mov %1, %%rax\n\t" #op sfx                       \
+                " %3\n\tmov %%rax, %1\n\t" FLAGS_SAVE "\n\txchg %%rax, %1"                         \
+                : "+&a"(keep), "+&r"(cc), "=&d"(high)                                              \
                 : "r"(s)                                                                           \
                 : "cc");                                                                           \
         c->s.cc = (uint16_t)cc;                                                                    \
-        SET_REG##bits(c, X86_RAX * 8, low);                                                        \
+        SET_REG##bits(c, X86_RAX * 8, (type)keep);                                                 \
         SET_REG##bits(c, X86_RDX * 8, high);                                                       \
     }
 #define BOTH(bits, type, sfx)                                                                      \
@@ -32,16 +35,18 @@ SIZES_WLQ(BOTH)
 
 static void mul8(struct x86_vcpu *c, uint8_t s, bool is_signed)
 {
-    uint64_t ax = X86_REG8(c, 0), cc;
+    uint64_t ax = X86_REG8(c, 0), cc = c->s.cc;
 
     if (is_signed)
-        __asm__("imulb %2\n\tmov %%rax, %1\n\t" FLAGS_SAVE "\n\txchg %%rax, %1"
-                : "+&a"(ax), "=&r"(cc)
+        __asm__("xchg %%rax, %1\n\t" FLAGS_LOAD "mov %1, %%rax\n\timulb %2\n\t"
+                "mov %%rax, %1\n\t" FLAGS_SAVE "\n\txchg %%rax, %1"
+                : "+&a"(ax), "+&r"(cc)
                 : "r"(s)
                 : "cc");
     else
-        __asm__("mulb %2\n\tmov %%rax, %1\n\t" FLAGS_SAVE "\n\txchg %%rax, %1"
-                : "+&a"(ax), "=&r"(cc)
+        __asm__("xchg %%rax, %1\n\t" FLAGS_LOAD "mov %1, %%rax\n\tmulb %2\n\t"
+                "mov %%rax, %1\n\t" FLAGS_SAVE "\n\txchg %%rax, %1"
+                : "+&a"(ax), "+&r"(cc)
                 : "r"(s)
                 : "cc");
     c->s.cc = (uint16_t)cc;
@@ -166,7 +171,10 @@ HANDLER(div_op)
     static inline type imul2_##bits(struct x86_vcpu *c, type d, type s)                            \
     {                                                                                              \
         uint32_t cc = c->s.cc;                                                                     \
-        __asm__("imul" sfx " %2, %0\n\t" FLAGS_SAVE : "+&r"(d), "+&a"(cc) : "r"(s) : "cc");        \
+        __asm__(FLAGS_LOAD "imul" sfx " %2, %0\n\t" FLAGS_SAVE                                     \
+                : "+&r"(d), "+&a"(cc)                                                              \
+                : "r"(s)                                                                           \
+                : "cc");                                                                           \
         c->s.cc = (uint16_t)cc;                                                                    \
         return d;                                                                                  \
     }                                                                                              \

@@ -69,7 +69,7 @@ static enum x86_next gather_opmask(struct x86_vcpu *c, const struct x86_insn *i)
     for (unsigned n = 0; n < s.g.count; n++) {
         if (!(*mask >> n & 1))
             continue;
-        le_put(s.data + n * size, x86_read(c, i->seg, element_ea(&s, c, i, n), size), size);
+        le_put(s.data + n * size, x86_element_read(c, i->seg, element_ea(&s, c, i, n), size), size);
         put_element(c, i->r0, n * size, s.data + n * size, size);
         *mask &= ~BIT(n);
     }
@@ -93,7 +93,7 @@ static enum x86_next gather_vector(struct x86_vcpu *c, const struct x86_insn *i)
     for (unsigned n = 0; n < s.g.count; n++) {
         if (!(mask[n * size + size - 1] >> 7))
             continue;
-        le_put(s.data + n * size, x86_read(c, i->seg, element_ea(&s, c, i, n), size), size);
+        le_put(s.data + n * size, x86_element_read(c, i->seg, element_ea(&s, c, i, n), size), size);
         put_element(c, i->r0, n * size, s.data + n * size, size);
         put_element(c, i->aux2, n * size, zero, size);
     }
@@ -115,7 +115,7 @@ static enum x86_next scatter(struct x86_vcpu *c, const struct x86_insn *i)
     for (unsigned n = 0; n < s.g.count; n++) {
         if (!(*mask >> n & 1))
             continue;
-        x86_write(c, i->seg, element_ea(&s, c, i, n), le_get(s.data + n * size, size), size);
+        x86_element_write(c, i->seg, element_ea(&s, c, i, n), le_get(s.data + n * size, size), size);
         *mask &= ~BIT(n);
     }
     *mask = 0;

@@ -51,27 +51,35 @@ static uint64_t needed(uint64_t mask, struct mask_info m)
     return all & low_bits(m.count);
 }
 
+/* VMASKMOV and VPMASKMOV never check alignment (exception type 6), the others do
+ * for each element. */
 static void read_elements(struct x86_vcpu *c, const struct x86_insn *i, uint64_t ea,
-                          uint64_t elements, unsigned log2)
+                          uint64_t elements, unsigned log2, bool is_checked)
 {
     uint8_t *to = c->vec->bounce;
 
     memset(to, 0, 64);
     for (; elements; elements &= elements - 1) {
         unsigned offset = (unsigned)__builtin_ctzll(elements) << log2;
-        uint64_t v = x86_read(c, i->seg, element_ea(i, ea, offset), 1u << log2);
+        uint64_t at = element_ea(i, ea, offset);
+        uint64_t v = is_checked ? x86_read(c, i->seg, at, 1u << log2)
+                                : x86_element_read(c, i->seg, at, 1u << log2);
 
         le_put(to + offset, v, 1u << log2);
     }
 }
 
 static void probe_elements(struct x86_vcpu *c, const struct x86_insn *i, uint64_t ea,
-                           uint64_t elements, unsigned log2)
+                           uint64_t elements, unsigned log2, bool is_checked)
 {
     for (; elements; elements &= elements - 1) {
         unsigned offset = (unsigned)__builtin_ctzll(elements) << log2;
+        uint64_t at = element_ea(i, ea, offset);
 
-        x86_probe_write(c, i->seg, element_ea(i, ea, offset), 1u << log2);
+        if (is_checked)
+            x86_probe_write(c, i->seg, at, 1u << log2);
+        else
+            x86_element_probe(c, i->seg, at, 1u << log2);
     }
 }
 
@@ -81,8 +89,8 @@ static void write_elements(struct x86_vcpu *c, const struct x86_insn *i, uint64_
     for (; elements; elements &= elements - 1) {
         unsigned offset = (unsigned)__builtin_ctzll(elements) << log2;
 
-        x86_write(c, i->seg, element_ea(i, ea, offset), le_get(c->vec->bounce + offset, 1u << log2),
-                  1u << log2);
+        x86_element_write(c, i->seg, element_ea(i, ea, offset),
+                          le_get(c->vec->bounce + offset, 1u << log2), 1u << log2);
     }
 }
 
@@ -103,7 +111,7 @@ static enum x86_next opmask_load(struct x86_vcpu *c, const struct x86_insn *i)
     p = vec_fast_read(c, i->seg, ea, i->size);
     if (unlikely(!p)) {
         p = c->vec->bounce;
-        read_elements(c, i, ea, needed(mask, m), m.element_log2);
+        read_elements(c, i, ea, needed(mask, m), m.element_log2, true);
     }
     vec_run(c, i->aux, vec_thunk_of(i), p);
     X86_NEXT(c, i);
@@ -123,7 +131,7 @@ static enum x86_next opmask_store(struct x86_vcpu *c, const struct x86_insn *i)
         vec_check_aligned(c, i, ea, i->aux2, true);
     p = vec_fast_write(c, i->seg, ea, i->size);
     if (unlikely(!p))
-        probe_elements(c, i, ea, mask, m.element_log2);
+        probe_elements(c, i, ea, mask, m.element_log2, true);
     vec_run(c, i->aux, vec_thunk_of(i), p ? p : c->vec->bounce);
     if (unlikely(!p))
         write_elements(c, i, ea, mask, m.element_log2);
@@ -163,7 +171,7 @@ static enum x86_next expand(struct x86_vcpu *c, const struct x86_insn *i)
     if (unlikely(!p)) {
         p = c->vec->bounce;
         read_elements(c, i, ea, low_bits((unsigned)__builtin_popcountll(opmask_of(c, m))),
-                      m.element_log2);
+                      m.element_log2, true);
     }
     vec_run(c, i->aux, vec_thunk_of(i), p);
     X86_NEXT(c, i);
@@ -181,7 +189,7 @@ static enum x86_next compress(struct x86_vcpu *c, const struct x86_insn *i)
     elements = low_bits((unsigned)__builtin_popcountll(opmask_of(c, m)));
     p = vec_fast_write(c, i->seg, ea, i->size);
     if (unlikely(!p))
-        probe_elements(c, i, ea, elements, m.element_log2);
+        probe_elements(c, i, ea, elements, m.element_log2, true);
     vec_run(c, i->aux, vec_thunk_of(i), p ? p : c->vec->bounce);
     if (unlikely(!p))
         write_elements(c, i, ea, elements, m.element_log2);
@@ -214,7 +222,7 @@ static enum x86_next vmaskmov_load(struct x86_vcpu *c, const struct x86_insn *i)
     p = vec_fast_read(c, i->seg, ea, i->size);
     if (unlikely(!p)) {
         p = c->vec->bounce;
-        read_elements(c, i, ea, sign_mask(c, m), m.element_log2);
+        read_elements(c, i, ea, sign_mask(c, m), m.element_log2, false);
     }
     vec_thunk_of(i)(&c->s, p);
     X86_NEXT(c, i);
@@ -234,7 +242,7 @@ static enum x86_next vmaskmov_store(struct x86_vcpu *c, const struct x86_insn *i
         vec_thunk_of(i)(&c->s, p);
     } else {
         mask = sign_mask(c, m);
-        probe_elements(c, i, ea, mask, m.element_log2);
+        probe_elements(c, i, ea, mask, m.element_log2, false);
         vec_thunk_of(i)(&c->s, c->vec->bounce);
         write_elements(c, i, ea, mask, m.element_log2);
     }
