@@ -175,7 +175,8 @@ int det_run(struct vm *vm, uint64_t limit_ns, enum vm_exit *exit, int *status, s
         }
 
         v = vm->vcpu_count ? choose(vm) : NULL;
-        next = MIN(timers_next_ns(vm), limit_ns);
+        next = timers_next_ns(vm);
+        next = MIN(next, limit_ns);
         if (!v) {
             if (next != TIME_NEVER) {
                 /* HLT jumps to the next event; where events are armed faster

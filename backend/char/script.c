@@ -101,8 +101,11 @@ static int script_after_load(void *self, unsigned version)
 
     if (s->saved_next > s->count || left > INPUT_BOUND)
         return -EINVAL;
-    while (left && first) /* back to the event in which they begin */
-        left -= MIN(left, strlen(s->events[--first].bytes));
+    while (left && first) { /* back to the event in which they begin */
+        uint64_t bytes = strlen(s->events[--first].bytes);
+
+        left -= MIN(left, bytes);
+    }
     byte_queue_drop(q, q->used);
     for (size_t i = first; i < s->saved_next; i++)
         byte_queue_put_newest(q, (const uint8_t *)s->events[i].bytes, strlen(s->events[i].bytes));
