@@ -372,9 +372,11 @@ void stack_push_all(struct x86_vcpu *c, struct x86_stack *st, const uint64_t *va
         if (aligned_only && (lin[n] & (size - 1)))
             x86_raise_error(c, VEC_AC, 0);
     }
+    /* In the order of the pushes: CR2 is the address of the first that fails.
+     * Where all lie in one page, the first speaks for them. */
     if (count && lin[0] - lin[count - 1] == total - size &&
         (lin[count - 1] & ~PAGE_MASK) + total <= PAGE_SIZE) {
-        x86_lin_probe_write(c, lin[count - 1], total, st->user);
+        x86_lin_probe_write(c, lin[0], size, st->user);
     } else {
         for (unsigned n = 0; n < count; n++)
             x86_lin_probe_write(c, lin[n], size, st->user);

@@ -71,7 +71,7 @@ def wishes(path):
 def command(arguments, image, want):
     if arguments.peer == "qemu":
         return [
-            "qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "128",
+            "qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max,vendor=GenuineIntel", "-m", "128",
             "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-bios", image,
             "-display", "none", "-debugcon", "stdio", "-no-reboot",
         ] + want["qemu"]
