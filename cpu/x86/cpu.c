@@ -28,6 +28,8 @@ void x86_seg_changed(struct x86_vcpu *c, enum x86_seg_index n)
     bool is_flat = (c->mode & MODE_SIZE) == MODE_64;
     int64_t last = (int64_t)(uint64_t)d->limit;
 
+    if (n == X86_SS && !is_flat)
+        c->sp_mask = d->attr & SEG_DB ? 0xffffffff : 0xffff;
     /* Bases of ES, CS, SS, DS are zero in 64-bit mode (SDM Vol. 3, 3.4.4). */
     c->seg_base[n] = is_flat && n != X86_FS && n != X86_GS ? 0 : d->base;
     if (alignment_checks(&c->s) || (c->s.dr7 & DR7_ENABLES)) {
@@ -66,8 +68,7 @@ void x86_state_changed(struct x86_vcpu *c)
         c->ip_mask = c->sp_mask = ~0ull;
     } else {
         mode = s->seg[X86_CS].attr & SEG_DB ? MODE_32 : MODE_16;
-        c->ip_mask = mode == MODE_32 ? 0xffffffff : 0xffff;
-        c->sp_mask = s->seg[X86_SS].attr & SEG_DB ? 0xffffffff : 0xffff;
+        c->ip_mask = mode == MODE_32 ? 0xffffffff : 0xffff; /* sp_mask: with SS */
     }
     if (x86_real_mode(s))
         mode |= MODE_REAL;
