@@ -310,13 +310,21 @@ enum x86_seg_index x86_seg_of(ZydisRegister r)
     }
 }
 
-static void fill_memory(const ZydisDecodedOperand *o, struct x86_insn *i)
+static void fill_memory(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o,
+                        struct x86_insn *i)
 {
     ZydisRegister base = o->mem.base;
 
     i->flags |= INSN_MEM;
     i->seg = x86_seg_of(o->mem.segment);
     i->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+    /* Base 101B with ModRM.mod 0 is none but a displacement, whatever the fourth
+     * bit is (SDM Vol. 2, table 2-5); Zydis 4.0 takes it for R13D where the
+     * address size is 32. */
+    if ((z->attributes & ZYDIS_ATTRIB_HAS_SIB) && z->raw.modrm.mod == 0 && z->raw.sib.base == 5) {
+        base = ZYDIS_REGISTER_NONE;
+        i->disp = z->raw.disp.value;
+    }
     if (base == ZYDIS_REGISTER_RIP || base == ZYDIS_REGISTER_EIP) {
         i->base = X86_RIP;
         i->disp += i->offset + i->length;
@@ -363,7 +371,7 @@ void x86_decode_fill(struct x86_decode *d, struct x86_insn *i)
             }
             break;
         case ZYDIS_OPERAND_TYPE_MEMORY:
-            fill_memory(o, i);
+            fill_memory(z, o, i);
             break;
         case ZYDIS_OPERAND_TYPE_IMMEDIATE:
             if (o->imm.is_signed)

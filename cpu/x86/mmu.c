@@ -312,9 +312,18 @@ static bool alignment_checked(const struct x86_vcpu *c)
  * must be aligned to its size, #GP came before. */
 static unsigned alignment_of(unsigned bytes)
 {
-    if (bytes == 10) /* double extended precision */
+    switch (bytes) {
+    case 10: /* double extended precision */
         return 8;
-    return bytes & (bytes - 1) || bytes > 64 ? 1 : MIN(bytes, 16u);
+    case 14: /* x87 environments and states, of 16-bit and of 32-bit shape */
+    case 94:
+        return 2;
+    case 28:
+    case 108:
+        return 4;
+    default:
+        return bytes & (bytes - 1) || bytes > 64 ? 1 : MIN(bytes, 16u);
+    }
 }
 
 /* Segment and alignment of a data access. */

@@ -151,6 +151,16 @@ static void save_case(struct insn_result *r, const ucontext_t *u)
     }
 }
 
+/* Neither signals nor returning from them change these two. */
+static void load_flags(uint64_t rflags)
+{
+    __asm__ volatile("pushfq; andq %0, (%%rsp); orq %1, (%%rsp); popfq"
+                     :
+                     : "r"((uint64_t) ~(uint64_t)(FLAG_NT | FLAG_ID)),
+                       "r"(rflags & (FLAG_NT | FLAG_ID))
+                     : "cc", "memory");
+}
+
 static void load_case(const struct insn_case *k, ucontext_t *u)
 {
     greg_t *g = u->uc_mcontext.gregs;
@@ -179,12 +189,7 @@ static void load_case(const struct insn_case *k, ucontext_t *u)
         __asm__ volatile("wrfsbase %0" : : "r"(s->fs_base));
         __asm__ volatile("wrgsbase %0" : : "r"(s->gs_base));
     }
-    /* Neither signals nor returning from them change these two. */
-    __asm__ volatile("pushfq; andq %0, (%%rsp); orq %1, (%%rsp); popfq"
-                     :
-                     : "r"((uint64_t) ~(uint64_t)(FLAG_NT | FLAG_ID)),
-                       "r"(s->rflags & (FLAG_NT | FLAG_ID))
-                     : "cc", "memory");
+    load_flags(s->rflags);
 }
 
 static void next_case(ucontext_t *u)
@@ -220,6 +225,8 @@ static void on_signal(int number, siginfo_t *info, void *context)
         /* Twice in the same case: it does not end. */
         if (!is_running || last_alarm != shared->current) {
             last_alarm = shared->current;
+            if (is_running)
+                load_flags((uint64_t)u->uc_mcontext.gregs[REG_EFL]);
             return;
         }
     }

@@ -263,6 +263,7 @@ enum known_ignore {
     IGN_MEM = 1 << 29,
     IGN_MXCSR_MASK = 1 << 30, /* in a stored image */
     IGN_UPPER = 1 << 22,      /* bits of vector registers above 127 */
+    IGN_RIP = 1 << 21,
     IGN_FAULT = 1 << 23,      /* error code and CR2; the case if the vectors differ */
 };
 

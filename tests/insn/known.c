@@ -35,6 +35,10 @@ const char *known_never(ZydisMnemonic m)
     return NULL;
 }
 
+#define BCD_WHY "undefined flags; 64-bit mode has no such instruction to take them from"
+
+#define TF_WHY "a fault after some elements may become a trap (SDM Vol. 2, VGATHERDPS)"
+
 /* What else must hold for a row to count. */
 enum when {
     WHEN_ALWAYS,
@@ -44,8 +48,15 @@ enum when {
     WHEN_NOT_SAME,     /* different vectors */
     WHEN_PUSH_SEG,     /* a segment register of 32 bits */
     WHEN_POP_SEG,
-    WHEN_FAR,
+    WHEN_FAR_FAULT,
+    WHEN_AVX512_IMAGE, /* XSAVE of components beyond AVX */
     WHEN_REX_W,
+    WHEN_FAR_W,
+    WHEN_HOST_AC,      /* only the host raises #AC */
+    WHEN_GUEST_AC,     /* only the guest does */
+    WHEN_SS,           /* the host #GP, the guest #SS */
+    WHEN_ALL_FAULT,    /* both fault, perhaps differently */
+    WHEN_STORE,        /* only the guest faults, writing */
     WHEN_16_IN_64,     /* an operand-size prefix in 64-bit mode */
     WHEN_COMPAT,       /* not 64-bit code */
     WHEN_TRAP,         /* both #DB in a string instruction */
@@ -75,11 +86,49 @@ static const struct {
      "a trap between iterations saves RF set on Intel's processors (SDM Vol. 3, 17.3.1.1), clear "
      "on AMD's"},
     {ONE(SYSRET), WHEN_COMPAT, IGN_CASE, "#UD outside 64-bit mode on Intel's processors only"},
+    {ONE(JMP), WHEN_FAR_W, IGN_CASE, "AMD has no far pointers of 80 bits"},
+    {ONE(CALL), WHEN_FAR_W, IGN_CASE, "AMD has no far pointers of 80 bits"},
     {ONE(LSS), WHEN_REX_W, IGN_CASE, "AMD has no far pointers of 80 bits"},
     {ONE(LFS), WHEN_REX_W, IGN_CASE, "AMD has no far pointers of 80 bits"},
     {ONE(LGS), WHEN_REX_W, IGN_CASE, "AMD has no far pointers of 80 bits"},
     {ANY, WHEN_BASE, IGN_CASE,
      "AMD wants the offset to be canonical, Intel only the sum with the base"},
+    {ZYDIS_MNEMONIC_VPCOMPRESSB, ZYDIS_MNEMONIC_VPCOMPRESSW, WHEN_GUEST_AC, IGN_CASE,
+     "AMD checks the alignment of elements even without a mask"},
+    {ZYDIS_MNEMONIC_VPEXPANDB, ZYDIS_MNEMONIC_VPEXPANDW, WHEN_GUEST_AC, IGN_CASE,
+     "AMD checks the alignment of elements even without a mask"},
+    {ZYDIS_MNEMONIC_FXRSTOR, ZYDIS_MNEMONIC_FXSAVE64, WHEN_HOST_AC, IGN_CASE,
+     "#AC instead of #GP is up to the implementation (SDM Vol. 2, FXSAVE)"},
+    {ZYDIS_MNEMONIC_XRSTOR, ZYDIS_MNEMONIC_XSAVES64, WHEN_HOST_AC, IGN_CASE,
+     "#AC instead of #GP is up to the implementation (SDM Vol. 2, XSAVE)"},
+    {ANY, WHEN_SS, IGN_CASE,
+     "an address that is neither aligned nor canonical: AMD looks at alignment first"},
+    {ONE(INT1), WHEN_ALWAYS, IGN_RIP,
+     "a trap (SDM Vol. 2, INT n), but this hypervisor reports the instruction's own RIP"},
+    {ONE(ARPL), WHEN_STORE, IGN_CASE, "AMD writes only what changes"},
+    {ONE(ENTER), WHEN_ALL_FAULT, IGN_MEM, "AMD has pushed before it looks at the new stack"},
+    {ZYDIS_MNEMONIC_CMPSB, ZYDIS_MNEMONIC_CMPSW, WHEN_ALL_FAULT, IGN_CASE,
+     "which of the two operands is read first"},
+    {ONE(AAA), WHEN_ALWAYS, FLAG_OF | FLAG_SF | FLAG_ZF | FLAG_PF, BCD_WHY},
+    {ONE(AAS), WHEN_ALWAYS, FLAG_OF | FLAG_SF | FLAG_ZF | FLAG_PF, BCD_WHY},
+    {ONE(DAA), WHEN_ALWAYS, FLAG_OF, BCD_WHY},
+    {ONE(DAS), WHEN_ALWAYS, FLAG_OF, BCD_WHY},
+    {ONE(AAD), WHEN_ALWAYS, FLAG_OF | FLAG_AF | FLAG_CF, BCD_WHY},
+    {ONE(AAM), WHEN_ALWAYS, FLAG_OF | FLAG_AF | FLAG_CF, BCD_WHY},
+    {ZYDIS_MNEMONIC_XRSTOR, ZYDIS_MNEMONIC_XSAVES64, WHEN_AVX512_IMAGE, IGN_CASE,
+     "AMD has AVX-512 state at other offsets"},
+    {ZYDIS_MNEMONIC_VCOMPRESSPD, ZYDIS_MNEMONIC_VCOMPRESSPS, WHEN_GUEST_AC, IGN_CASE,
+     "AMD checks the alignment of elements even without a mask"},
+    {ZYDIS_MNEMONIC_VEXPANDPD, ZYDIS_MNEMONIC_VEXPANDPS, WHEN_GUEST_AC, IGN_CASE,
+     "AMD checks the alignment of elements even without a mask"},
+    {ONE(CVTPD2PI), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
+    {ONE(CVTPS2PI), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
+    {ONE(CVTTPD2PI), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
+    {ONE(CVTTPS2PI), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
+    {ZYDIS_MNEMONIC_VGATHERDPD, ZYDIS_MNEMONIC_VGATHERQPS, WHEN_TF, IGN_CASE, TF_WHY},
+    {ZYDIS_MNEMONIC_VPGATHERDD, ZYDIS_MNEMONIC_VPGATHERQQ, WHEN_TF, IGN_CASE, TF_WHY},
+    {ZYDIS_MNEMONIC_VSCATTERDPD, ZYDIS_MNEMONIC_VSCATTERQPS, WHEN_TF, IGN_CASE, TF_WHY},
+    {ZYDIS_MNEMONIC_VPSCATTERDD, ZYDIS_MNEMONIC_VPSCATTERQQ, WHEN_TF, IGN_CASE, TF_WHY},
     {ONE(MASKMOVQ), WHEN_FAULT, IGN_X87,
      "AMD's makes the transition to MMX even if the store faults"},
     {ZYDIS_MNEMONIC_INSB, ZYDIS_MNEMONIC_INSW, WHEN_HOST_GP, IGN_CASE,
@@ -88,10 +137,15 @@ static const struct {
      "with a count of zero AMD checks the port all the same"},
     {ZYDIS_MNEMONIC_CMPSB, ZYDIS_MNEMONIC_CMPSW, WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR,
      "which of the two operands is read first"},
-    {ONE(RET), WHEN_FAR, IGN_CR2 | IGN_ERROR, "in which order a far return reads its frame"},
-    {ONE(IRET), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order IRET reads its frame"},
-    {ONE(IRETD), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order IRET reads its frame"},
-    {ONE(IRETQ), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order IRET reads its frame"},
+    {ONE(RET), WHEN_FAR_FAULT, IGN_CASE, "in which order a far return reads and checks"},
+    {ONE(CALL), WHEN_FAR_FAULT, IGN_CASE, "in which order a far call checks and pushes"},
+    {ONE(IRET), WHEN_ALL_FAULT, IGN_CASE, "in which order IRET reads and checks"},
+    {ONE(IRETD), WHEN_ALL_FAULT, IGN_CASE, "in which order IRET reads and checks"},
+    {ONE(IRETQ), WHEN_ALL_FAULT, IGN_CASE, "in which order IRET reads and checks"},
+    {ONE(POPA), WHEN_ALL_FAULT, IGN_CASE, "AMD keeps what it has popped before a fault"},
+    {ONE(POPAD), WHEN_ALL_FAULT, IGN_CASE, "AMD keeps what it has popped before a fault"},
+    {ONE(ARPL), WHEN_GUEST_GP, IGN_CASE, "AMD writes only what changes"},
+    {ONE(ARPL), WHEN_ALL_FAULT, IGN_ERROR, "AMD writes only what changes"},
     {ZYDIS_MNEMONIC_FXRSTOR, ZYDIS_MNEMONIC_FXSAVE64, WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR,
      "in which order a state image is touched"},
     {ZYDIS_MNEMONIC_XRSTOR, ZYDIS_MNEMONIC_XSAVES64, WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR,
@@ -118,6 +172,11 @@ static bool is_segment(const ZydisDecodedOperand *o)
            ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT;
 }
 
+static bool is_fault(int vector)
+{
+    return vector >= VEC_SS && vector <= VEC_AC;
+}
+
 static bool applies(enum when when, const struct insn_case *k, const struct insn_decoded *d,
                     const struct insn_result *host, const struct insn_result *guest)
 {
@@ -138,10 +197,25 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
         return d->z.operand_width == 32 && is_segment(&d->op[0]);
     case WHEN_POP_SEG:
         return is_segment(&d->op[0]);
-    case WHEN_FAR:
-        return d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR && same && host->vector == VEC_PF;
+    case WHEN_FAR_FAULT:
+        return d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR && is_fault(host->vector) &&
+               is_fault(guest->vector);
+    case WHEN_AVX512_IMAGE:
+        return k->in.gpr[X86_RAX] & (XCR0_OPMASK | XCR0_ZMM_HI256 | XCR0_HI16_ZMM);
     case WHEN_REX_W:
         return d->z.raw.rex.W;
+    case WHEN_FAR_W:
+        return d->z.raw.rex.W && d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+    case WHEN_HOST_AC:
+        return host->vector == VEC_AC && !same;
+    case WHEN_GUEST_AC:
+        return guest->vector == VEC_AC && !same;
+    case WHEN_SS:
+        return host->vector == VEC_GP && guest->vector == VEC_SS;
+    case WHEN_ALL_FAULT:
+        return is_fault(host->vector) && is_fault(guest->vector);
+    case WHEN_STORE:
+        return host->vector < VEC_TS && guest->vector == VEC_PF && (guest->error & PF_W);
     case WHEN_16_IN_64:
         return k->mode == CODE_64 && d->z.operand_width == 16;
     case WHEN_COMPAT:
@@ -184,6 +258,8 @@ uint32_t known_ignore(const struct insn_case *k, const struct insn_result *host,
                 ignore |= known[n].ignore;
         }
     }
+    if (host->vector == VECTOR_TIMEOUT) /* it branched to itself */
+        ignore |= IGN_CASE;
     /* Where they fault matters for all that follows. */
     if ((ignore & IGN_FAULT) && host->vector != guest->vector)
         ignore |= IGN_CASE;

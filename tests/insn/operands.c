@@ -491,7 +491,7 @@ static void set_div(struct rng *r, struct insn_case *k, const struct insn_decode
 }
 
 static void set_registers(struct rng *r, struct insn_case *k, const struct insn_decoded *d,
-                          uint64_t address)
+                          uint8_t *code, uint64_t address)
 {
     const ZydisDecodedInstruction *z = &d->z;
     uint64_t *g = k->in.gpr;
@@ -523,6 +523,10 @@ static void set_registers(struct rng *r, struct insn_case *k, const struct insn_
     case ZYDIS_MNEMONIC_CALL:
         if (d->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && rng_percent(r, 90))
             register_set(k, d->op[0].reg.value, 64, code_target(r, k, address, z->length));
+        break;
+    case ZYDIS_MNEMONIC_INT:
+        if (code[z->length - 1] == 0x80) /* enters the host's kernel */
+            code[z->length - 1] = 0x81;
         break;
     case ZYDIS_MNEMONIC_MOV:
     case ZYDIS_MNEMONIC_LAR:
@@ -611,7 +615,7 @@ void gen_operands(struct rng *r, struct insn_case *k, struct insn_decoded *d, ui
 {
     uint64_t last = 0;
 
-    set_registers(r, k, d, address);
+    set_registers(r, k, d, code, address);
     set_branch(r, k, d, code, address);
     for (unsigned n = 0; n < d->z.operand_count; n++) {
         const ZydisDecodedOperand *o = &d->op[n];

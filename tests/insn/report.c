@@ -148,7 +148,8 @@ static void compare(struct diff *d, const struct insn_case *k, const struct insn
 {
     uint64_t flags = 0x3fffff & ~(uint64_t)(ignore & (FLAG_STATUS | FLAG_RF));
     /* Compatibility mode has no upper half of RSP to keep. */
-    uint64_t wide = h->out.sel[X86_CS] == HOST_CS64 ? ~0ull : 0xffffffff;
+    uint64_t wide =
+        h->out.sel[X86_CS] == HOST_CS64 && k->mode == CODE_64 ? ~0ull : 0xffffffff;
 
     if (ignore & IGN_CASE)
         return;
@@ -163,7 +164,8 @@ static void compare(struct diff *d, const struct insn_case *k, const struct insn
     }
     if (!(ignore & (IGN_CR2 | IGN_FAULT)))
         check(d, "cr2", h->cr2, g->cr2);
-    check(d, "rip", h->out.rip, g->out.rip);
+    if (!(ignore & IGN_RIP))
+        check(d, "rip", h->out.rip, g->out.rip);
     check(d, "rflags", h->out.rflags & flags, g->out.rflags & flags);
     for (unsigned n = 0; n < 16; n++)
         check(d, gpr_name[n], h->out.gpr[n] & (n == X86_RSP ? wide : ~0ull),

@@ -326,14 +326,12 @@ static bool cmpxchg_apply(struct x86_vcpu *c, unsigned size, void *p, uint64_t s
 
 HANDLER(cmpxchg_r)
 {
-    uint64_t d = x86_reg_get(c, i->r0, i->size), old = d;
+    uint64_t d = x86_reg_get(c, i->r0, i->size);
     uint64_t source = x86_reg_get(c, i->r1, i->size);
 
-    /* An accumulator that is also the destination is written once. */
+    /* Where they differ the destination stays as it is, the upper half too. */
     if (cmpxchg_apply(c, i->size, &d, source))
         x86_reg_set(c, i->r0, i->size, d);
-    else if (i->size == 4)
-        x86_reg_set(c, i->r0, 4, i->r0 == X86_RAX * 8 ? c->s.reg[X86_RAX] : old);
     X86_NEXT(c, i);
 }
 

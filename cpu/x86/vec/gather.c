@@ -91,8 +91,11 @@ static enum x86_next gather_vector(struct x86_vcpu *c, const struct x86_insn *i)
     vec_get_reg(&c->s, i->aux2, mask);
     size = 1u << s.g.data_log2;
     for (unsigned n = 0; n < s.g.count; n++) {
-        if (!(mask[n * size + size - 1] >> 7))
+        /* Also where nothing is selected the mask is cleared on the way. */
+        if (!(mask[n * size + size - 1] >> 7)) {
+            put_element(c, i->aux2, n * size, zero, size);
             continue;
+        }
         le_put(s.data + n * size, x86_element_read(c, i->seg, element_ea(&s, c, i, n), size), size);
         put_element(c, i->r0, n * size, s.data + n * size, size);
         put_element(c, i->aux2, n * size, zero, size);
