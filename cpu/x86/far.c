@@ -130,7 +130,7 @@ void x86_far_jump(struct x86_vcpu *c, uint16_t selector, uint64_t offset, unsign
         if (!desc_present(t.raw))
             seg_raise(c, VEC_NP, t.selector);
     }
-    seg_check_target(c, t.raw, t.rip);
+    t.rip = seg_check_target(c, t.raw, t.rip);
     seg_touch(c, t.selector, &t.raw);
     enter_code(c, &t, c->s.cpl);
 }
@@ -141,7 +141,7 @@ static void call_same(struct x86_vcpu *c, struct far_target *t, unsigned size, u
     struct x86_stack st = stack_current(c);
     uint64_t frame[2] = {c->s.seg[X86_CS].selector, return_rip};
 
-    seg_check_target(c, t->raw, t->rip);
+    t->rip = seg_check_target(c, t->raw, t->rip);
     seg_touch(c, t->selector, &t->raw);
     stack_push_all(c, &st, frame, 2, size);
     stack_commit(c, &st);
@@ -155,7 +155,7 @@ static void call_inner(struct x86_vcpu *c, struct far_target *t, unsigned size,
     uint64_t frame[2 + 31 + 2], ss_raw;
     struct x86_stack st = stack_inner(c, cpl, 0, &ss_raw);
 
-    seg_check_target(c, t->raw, t->rip);
+    t->rip = seg_check_target(c, t->raw, t->rip);
     frame[count++] = c->s.seg[X86_SS].selector;
     frame[count++] = c->s.reg[X86_RSP];
     for (unsigned n = parameters; n-- > 0;)
@@ -284,7 +284,7 @@ void x86_far_return(struct x86_vcpu *c, unsigned size, unsigned pop_bytes)
     t.raw = seg_return_code(c, t.selector);
     cpl = t.selector & SELECTOR_RPL;
     if (cpl == c->s.cpl) {
-        seg_check_target(c, t.raw, t.rip);
+        t.rip = seg_check_target(c, t.raw, t.rip);
         seg_touch(c, t.selector, &t.raw);
         st = stack_current(c);
         st.sp += 2 * size + pop_bytes;
@@ -296,7 +296,7 @@ void x86_far_return(struct x86_vcpu *c, unsigned size, unsigned pop_bytes)
     st.sp = stack_value(c, 2, size, pop_bytes);
     ss = (uint16_t)stack_value(c, 3, size, pop_bytes);
     seg_outer_stack(c, &st, ss, cpl, x86_long_mode(&c->s) && desc_code64(t.raw), &ss_raw);
-    seg_check_target(c, t.raw, t.rip);
+    t.rip = seg_check_target(c, t.raw, t.rip);
     seg_touch(c, t.selector, &t.raw);
     if (ss_raw) {
         seg_touch(c, ss, &ss_raw);

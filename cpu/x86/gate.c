@@ -166,7 +166,7 @@ static void through_gate(struct x86_vcpu *c, const struct event_frame *e, uint64
     if (e->has_error)
         frame[count++] = e->error;
 
-    seg_check_target(c, raw, rip);
+    rip = seg_check_target(c, raw, rip);
     seg_touch(c, selector, &raw);
     if (ss_raw) {
         seg_touch(c, st.ss.selector, &ss_raw);

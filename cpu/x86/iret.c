@@ -137,7 +137,7 @@ static void iret_protected(struct x86_vcpu *c, unsigned size, uint64_t rip, uint
     } else {
         st.sp += 3 * size;
     }
-    seg_check_target(c, raw, rip);
+    rip = seg_check_target(c, raw, rip);
     seg_touch(c, selector, &raw);
     if (ss_raw) {
         seg_touch(c, ss, &ss_raw);

@@ -89,14 +89,16 @@ void seg_fill_v86(struct x86_seg *s, uint16_t selector)
     s->attr = SEG_P | SEG_S | SEG_DPL | SEG_WRITABLE | SEG_ACCESSED;
 }
 
-void seg_check_target(struct x86_vcpu *c, uint64_t raw, uint64_t rip)
+uint64_t seg_check_target(struct x86_vcpu *c, uint64_t raw, uint64_t rip)
 {
     if (x86_long_mode(&c->s) && desc_code64(raw)) {
         if (!x86_is_canonical(c, rip))
             seg_raise(c, VEC_GP, 0);
-    } else if (rip > desc_limit(raw)) {
-        seg_raise(c, VEC_GP, 0);
+        return rip;
     }
+    if ((uint32_t)rip > desc_limit(raw))
+        seg_raise(c, VEC_GP, 0);
+    return (uint32_t)rip;
 }
 
 /* ---- MOV, POP, LxS ---- */

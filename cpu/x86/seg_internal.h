@@ -138,8 +138,9 @@ void seg_fill_v86(struct x86_seg *s, uint16_t selector);
 uint64_t seg_check_ss(struct x86_vcpu *c, uint16_t selector, unsigned cpl, enum x86_vector vector);
 
 /* #GP(0) unless code of that descriptor can be entered at rip: limit, or
- * canonical for 64-bit code. */
-void seg_check_target(struct x86_vcpu *c, uint64_t raw, uint64_t rip);
+ * canonical for 64-bit code. Returns what RIP becomes: outside 64-bit code the
+ * pseudocode of IRET and RET looks at EIP only, also of a 64-bit frame. */
+uint64_t seg_check_target(struct x86_vcpu *c, uint64_t raw, uint64_t rip);
 
 /* The code segment that RET or IRET returns to, fully checked but for its limit. */
 uint64_t seg_return_code(struct x86_vcpu *c, uint16_t selector);
