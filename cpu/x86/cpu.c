@@ -33,7 +33,7 @@ void x86_seg_changed(struct x86_vcpu *c, enum x86_seg_index n)
     /* Bases of ES, CS, SS, DS are zero in 64-bit mode (SDM Vol. 3, 3.4.4). */
     c->seg_base[n] = is_flat && n != X86_FS && n != X86_GS ? 0 : d->base;
     if (alignment_checks(&c->s) || (c->s.dr7 & DR7_ENABLES)) {
-        c->seg_read_last[n] = c->seg_write_last[n] = -1;
+        c->seg_read_last[n] = c->seg_write_last[n] = INT64_MIN;
         return;
     }
     if (is_flat) {
@@ -44,7 +44,7 @@ void x86_seg_changed(struct x86_vcpu *c, enum x86_seg_index n)
         c->seg_read_last[n] = c->seg_write_last[n] = last;
         return;
     }
-    c->seg_read_last[n] = c->seg_write_last[n] = -1;
+    c->seg_read_last[n] = c->seg_write_last[n] = INT64_MIN;
     if (d->attr & SEG_UNUSABLE)
         return;
     if (d->attr & SEG_CODE) {

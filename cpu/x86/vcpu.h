@@ -91,7 +91,8 @@ struct x86_vcpu {
     uint64_t sp_mask;      /* the same by SS; all ones in 64-bit mode */
     uint64_t seg_base[X86_SEG_COUNT]; /* 0 for ES, CS, SS, DS in 64-bit mode */
     /* An access to [ea, ea+size) needs no look at the descriptor when
-     * (int64_t)(ea + size - 1) <= seg_read_last[seg] (or write). -1: never. */
+     * (int64_t)(ea + size - 1) <= seg_read_last[seg] (or write).
+     * INT64_MIN: never (kernel addresses are negative). */
     int64_t seg_read_last[X86_SEG_COUNT];
     int64_t seg_write_last[X86_SEG_COUNT];
     /* A near target is good when rip + code_bias <= code_span: CS limit, or

@@ -54,6 +54,8 @@ enum when {
     WHEN_FAR_W,
     WHEN_HOST_AC,      /* only the host raises #AC */
     WHEN_GUEST_AC,     /* only the guest does */
+    WHEN_FAR_MODE,     /* from or to 64-bit mode */
+    WHEN_BORDER,
     WHEN_SS,           /* the host #GP, the guest #SS */
     WHEN_ALL_FAULT,    /* both fault, perhaps differently */
     WHEN_STORE,        /* only the guest faults, writing */
@@ -121,6 +123,13 @@ static const struct {
      "AMD checks the alignment of elements even without a mask"},
     {ZYDIS_MNEMONIC_VEXPANDPD, ZYDIS_MNEMONIC_VEXPANDPS, WHEN_GUEST_AC, IGN_CASE,
      "AMD checks the alignment of elements even without a mask"},
+    {ONE(CALL), WHEN_ALL_FAULT, IGN_CASE, "AMD pushes before it looks at the target"},
+    {ONE(CALL), WHEN_FAR_MODE, IGN_CASE,
+     "whether a far call into another mode pushes by the old or the new mode's stack"},
+    {ANY, WHEN_BORDER, IGN_CASE,
+     "an operand that begins below the canonical border and ends above it"},
+    {ONE(CVTPI2PD), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
+    {ONE(CVTPI2PS), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
     {ONE(CVTPD2PI), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
     {ONE(CVTPS2PI), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
     {ONE(CVTTPD2PI), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
@@ -204,6 +213,13 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
         return k->in.gpr[X86_RAX] & (XCR0_OPMASK | XCR0_ZMM_HI256 | XCR0_HI16_ZMM);
     case WHEN_REX_W:
         return d->z.raw.rex.W;
+    case WHEN_FAR_MODE:
+        return d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR &&
+               ((host->out.sel[X86_CS] == HOST_CS64) != (k->mode == CODE_64) ||
+                (guest->out.sel[X86_CS] == HOST_CS64) != (k->mode == CODE_64));
+    case WHEN_BORDER:
+        return host->vector == VEC_PF && guest->vector == VEC_GP &&
+               host->cr2 >= 0x7ffffffff000 && host->cr2 < 0x800000000000;
     case WHEN_FAR_W:
         return d->z.raw.rex.W && d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
     case WHEN_HOST_AC:
@@ -215,7 +231,7 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
     case WHEN_ALL_FAULT:
         return is_fault(host->vector) && is_fault(guest->vector);
     case WHEN_STORE:
-        return host->vector < VEC_TS && guest->vector == VEC_PF && (guest->error & PF_W);
+        return guest->vector == VEC_PF && (guest->error & PF_W);
     case WHEN_16_IN_64:
         return k->mode == CODE_64 && d->z.operand_width == 16;
     case WHEN_COMPAT:

@@ -190,11 +190,8 @@ bool bind_vec_gather(struct x86_decode *d, struct x86_insn *i)
     i->r1 = (uint16_t)index;
     i->aux2 = (uint8_t)mask;
     memcpy(&i->spare, &g, sizeof g);
-    i->base = mem->mem.base == ZYDIS_REGISTER_NONE ? X86_ZERO
-                                                   : (uint8_t)(x86_reg_offset(mem->mem.base) / 8);
     i->index = X86_ZERO;
     i->scale = (uint8_t)__builtin_ctz(mem->mem.scale ? mem->mem.scale : 1);
-    i->disp = mem->mem.disp.value;
     i->addr_size = d->z.address_width / 8;
     i->ea_shift = (uint8_t)(64 - d->z.address_width);
     i->seg = (uint8_t)x86_seg_of(mem->mem.segment);
