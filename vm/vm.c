@@ -90,6 +90,9 @@ void vm_destroy(struct vm *vm)
         struct vcpu *v = vm->vcpus[--vm->vcpu_count];
 
         vcpu_finish(v);
+        if (v->ops->retired)
+            vlog(vm->log, CPU, INFO, "processor %u retired %llu instructions", vm->vcpu_count,
+                 (unsigned long long)v->ops->retired(v));
         if (v->ops->destroy)
             v->ops->destroy(v);
     }
