@@ -17,6 +17,7 @@
 #include "cpu/x86/debug.h"
 #include "cpu/x86/fault.h"
 #include "cpu/x86/mmu_internal.h"
+#include "cpu/x86/vec/vec.h"
 
 /* ---- filling the TLB ---- */
 
@@ -139,6 +140,7 @@ static uint64_t device_read(struct x86_vcpu *c, gpa_t gpa, unsigned bytes)
 {
     uint64_t v = ~0ull;
 
+    vec_leave(c);
     if (lapic_page_match(c->lapic, gpa)) {
         v = bytes == 8 ? lapic_mmio_read(c->lapic, gpa & 0xfff, 4)
                        : lapic_mmio_read(c->lapic, gpa & 0xfff, bytes);
@@ -151,6 +153,7 @@ static uint64_t device_read(struct x86_vcpu *c, gpa_t gpa, unsigned bytes)
 
 static void device_write(struct x86_vcpu *c, gpa_t gpa, uint64_t v, unsigned bytes)
 {
+    vec_leave(c);
     if (lapic_page_match(c->lapic, gpa))
         lapic_mmio_write(c->lapic, gpa & 0xfff, (uint32_t)v, MIN(bytes, 4u));
     else

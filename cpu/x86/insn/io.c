@@ -5,6 +5,7 @@
 #include "cpu/x86/debug.h"
 #include "cpu/x86/insn/ops.h"
 #include "cpu/x86/seg.h"
+#include "cpu/x86/vec/vec.h"
 
 static uint16_t port_of(struct x86_vcpu *c, const struct x86_insn *i)
 {
@@ -18,6 +19,7 @@ HANDLER(in_op)
 
     X86_BEGIN(c, i);
     x86_check_io(c, port, i->size);
+    vec_leave(c);
     as_load(&c->vm->ports, port, i->size, &v);
     x86_reg_set(c, X86_RAX * 8, i->size, v);
     x86_io_breakpoint(c, port, i->size);
@@ -30,6 +32,7 @@ HANDLER(out_op)
 
     X86_BEGIN(c, i);
     x86_check_io(c, port, i->size);
+    vec_leave(c);
     as_store(&c->vm->ports, port, i->size, zext(c->s.reg[X86_RAX], i->size));
     x86_io_breakpoint(c, port, i->size);
     X86_END_FALLTHROUGH(c, i);

@@ -9,6 +9,7 @@
 #include "cpu/x86/debug.h"
 #include "cpu/x86/insn/ops.h"
 #include "cpu/x86/seg.h"
+#include "cpu/x86/vec/vec.h"
 
 enum string_op { STR_MOVS, STR_STOS, STR_LODS, STR_SCAS, STR_CMPS, STR_INS, STR_OUTS };
 
@@ -85,6 +86,7 @@ static inline void string_step(struct x86_vcpu *c, const struct x86_insn *i, enu
         x86_check_io(c, port, size);
         x86_probe_write(c, X86_ES, di, size);
         v = ~0ull;
+        vec_leave(c);
         as_load(&c->vm->ports, port, size, &v);
         x86_write(c, X86_ES, di, v, size);
         x86_io_breakpoint(c, port, size);
@@ -94,6 +96,7 @@ static inline void string_step(struct x86_vcpu *c, const struct x86_insn *i, enu
         uint16_t port = (uint16_t)c->s.reg[X86_RDX];
         x86_check_io(c, port, size);
         v = x86_read(c, i->seg, si, size);
+        vec_leave(c);
         as_store(&c->vm->ports, port, size, v);
         x86_io_breakpoint(c, port, size);
         break;
