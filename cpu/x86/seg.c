@@ -113,6 +113,7 @@ void x86_load_seg_real(struct x86_vcpu *c, enum x86_seg_index seg, uint16_t sele
         seg_fill_v86(s, selector);
         if (!x86_v86_mode(&c->s))
             s->attr &= ~(uint32_t)SEG_DPL;
+        x86_state_changed(c);
     } else {
         s->selector = selector;
         s->base = (uint32_t)selector << 4;
@@ -149,7 +150,7 @@ static void load_ss(struct x86_vcpu *c, uint16_t selector)
         seg_touch(c, selector, &raw);
         seg_fill(s, selector, raw);
     }
-    x86_seg_changed(c, X86_SS);
+    x86_state_changed(c); /* the stack's width is derived, too */
 }
 
 void x86_load_seg(struct x86_vcpu *c, enum x86_seg_index seg, uint16_t selector)

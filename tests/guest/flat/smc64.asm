@@ -7,6 +7,7 @@
 CODE equ 0x420000             ; pages of 4 KiB
 ALIAS equ 0x430000            ; the same two pages
 LARGE equ 0x3fe20000          ; the same in a page of 2 MiB
+OTHER equ 0x460000
 FN equ CODE + 0x100           ; a function: MOV EAX, imm32; RET
 FN_SPLIT equ CODE + 0xffd     ; the immediate is in two pages
 FN_SPLIT_OP equ CODE + 0xfff  ; all but the opcode is in the second page
@@ -15,15 +16,21 @@ SEL_LOW32 equ SEL_FREE + 8
 
 ; The function at an address is called, gets changed by instructions (which find
 ; its address in RBX and RDI, the new value in EDX), and is called again.
-%macro CHANGED 2+
+%macro OLD 1
     mov rbx, %1
     call old_function
     mov edx, 0x22222222
     mov rdi, rbx
-    %2
+%endmacro
+%macro NEW 1
     mov rbx, %1
     call rbx
     CHECK rax, 0x22222222
+%endmacro
+%macro CHANGED 2+
+    OLD %1
+    %2
+    NEW %1
 %endmacro
 
 old_function:
@@ -78,6 +85,7 @@ main:
     times 2 nop
     call no_event
     ; a store that changes itself and what is behind
+    mov ecx, 5
     lea rdi, [.self]
     mov eax, 0xb95590                   ; ends in MOV ECX, 0
 .self:
@@ -85,8 +93,8 @@ main:
     nop
     dd 0
     nop
-    jmp .self_done
-.self_done:
+    mov ebx, ecx
+    CHECK rbx, 0
 
     ; before here, and data in a line of code
     mov ebx, 50
@@ -191,7 +199,6 @@ main:
     CHANGED FN_SPLIT, mov [rbx + 1], edx
     CHANGED FN_SPLIT_OP, mov [rbx + 1], edx
     CHANGED FN_SPLIT, mov [rbx + 1 - CODE + ALIAS], edx
-    CHANGED FN_SPLIT, mov word [rbx + 1], dx
     mov rbx, FN_SPLIT
     call old_function
     mov word [rbx + 3], 0x4444          ; the second page's part only
@@ -200,6 +207,7 @@ main:
     mov word [rbx + 1], 0x5555
     call rbx
     CHECK rax, 0x44445555
+%ifndef PEER_BOCHS                      ; Bochs: keeps the second page's old bytes
     ; the second page is replaced by another that differs
     mov byte [CODE + 0x2000], 0x77
     mov byte [CODE + 0x2001], 0x77
@@ -218,11 +226,11 @@ main:
     mov word [CODE + 0x2000], 0x8888    ; is not seen there any more
     call rbx
     CHECK rax, 0x44445555
+%endif
     ; a block in one page that stores into the next one, where it goes on
     mov edi, CODE + 0xff0
     mov dword [rdi + 16], 0x55b8        ; MOV EAX, 55H
-    mov byte [rdi + 21], 0xc3
-    mov rax, 0xf9058890_00000009        ; see run_over
+    mov word [rdi + 20], 0xc300
     mov rsi, run_over
     mov ecx, run_over_end - run_over
     rep movsb
@@ -258,7 +266,6 @@ main:
     call three_modes
 
     ; ---- a fault in the middle of a string store: what was stored counts ----
-    mov rbx, FN_SPLIT - 0x1000 + 0x1000
     mov rbx, CODE + 0xff8
     call old_function
     mov dword [PT2 + 0x21 * 8], 0
@@ -298,12 +305,9 @@ main:
     CHECK rax, 0x11111111
 
 %ifndef PEER_BOCHS
-    ; ---- DMA: fw_cfg reads its signature "QEMU" over code: these are PUSH RCX
-    ; and PUSH R13; and a page of zeros by its skip of the write of nothing ----
-    mov dx, 0x514
-    mov dword [FN], 0x90905050          ; PUSH RAX, PUSH RAX
-    mov dword [FN + 4], 0xc3515a59      ; POP RCX, POP RDX; RET behind a push
-    mov rax, 0xe0ff5a595e               ; POP RSI, POP RCX, POP RDX, JMP RAX
+    ; ---- DMA: fw_cfg reads its signature "QEMU" over code, where these are PUSH
+    ; RCX and PUSH R13 ----
+    mov dword [FN], 0x90905050          ; PUSH RAX, PUSH RAX, NOP, NOP
     mov dword [FN + 4], 0x5e5a9090      ; NOP, NOP, POP RDX, POP RSI
     mov byte [FN + 8], 0xc3
     mov eax, 1
@@ -355,7 +359,8 @@ three_modes:
     mov dword [far_pointer + 4], SEL_CODE64
     call far dword [far_pointer]
     mov eax, eax
-    lea rsi, [rbx + 0x90900000]
+    mov esi, 0x90900000
+    or esi, ebx
     CHECK rax, rsi
     mov dword [far_pointer], 0x400
     mov dword [far_pointer + 4], SEL_LOW32
@@ -388,101 +393,158 @@ run_over_end:
 ; One of each kind of store. RBX and RDI are the function's address.
 every_store:
     CHANGED FN, mov [rbx + 1], edx
-    CHANGED FN, {mov [rbx + 1], dx
-    mov [rbx + 3], dx}
-    CHANGED FN, {mov [rbx + 1], dl
+    OLD FN
+    mov [rbx + 1], dx
+    mov [rbx + 3], dx
+    NEW FN
+    OLD FN
+    mov [rbx + 1], dl
     mov [rbx + 2], dh
     mov [rbx + 3], dl
-    mov [rbx + 4], dh}
-    CHANGED FN, {mov rax, [new_function]
-    mov [rbx], rax}
+    mov [rbx + 4], dh
+    NEW FN
+    OLD FN
+    mov rax, [new_function]
+    mov [rbx], rax
+    NEW FN
     CHANGED FN, mov dword [rbx + 1], 0x22222222
     CHANGED FN, movnti [rbx + 1], edx
-    CHANGED FN, {mov eax, edx
-    mov [qword FN + 1], eax}
-    CHANGED FN, {bswap edx
-    movbe [rbx + 1], edx}
+    OLD FN
+    mov eax, edx
+    mov [qword FN + 1], eax
+    NEW FN
+    OLD FN
+    bswap edx
+    movbe [rbx + 1], edx
+    NEW FN
     ; read, change, write
     CHANGED FN, add dword [rbx + 1], 0x11111111
-    CHANGED FN, {sub edx, 0x11111111
-    add [rbx + 1], edx}
+    OLD FN
+    sub edx, 0x11111111
+    add [rbx + 1], edx
+    NEW FN
     CHANGED FN, shl dword [rbx + 1], 1
-    CHANGED FN, {mov ecx, 1
-    shl dword [rbx + 1], cl}
-    CHANGED FN, {xor eax, eax
-    shld [rbx + 1], eax, 1}
-    CHANGED FN, {xor dword [rbx + 1], 0x33333333
+    OLD FN
+    mov ecx, 1
+    shl dword [rbx + 1], cl
+    NEW FN
+    OLD FN
+    xor eax, eax
+    shld [rbx + 1], eax, 1
+    NEW FN
+    OLD FN
+    xor dword [rbx + 1], 0x33333333
     inc dword [rbx + 1]
     dec dword [rbx + 1]
     not dword [rbx + 1]
     neg dword [rbx + 1]
-    dec dword [rbx + 1]}
-    CHANGED FN, {mov dword [rbx + 1], 0x22222220
-    bts dword [rbx + 1], 1}
-    CHANGED FN, {mov dword [rbx + 1], 0x22222220
+    dec dword [rbx + 1]
+    NEW FN
+    OLD FN
+    mov dword [rbx + 1], 0x22222220
+    bts dword [rbx + 1], 1
+    NEW FN
+    OLD FN
+    mov dword [rbx + 1], 0x22222220
     mov eax, 9
-    bts [rbx], eax}
-    CHANGED FN, {mov dword [rbx + 1], 0x22222222 ^ 0x21
+    bts [rbx], eax
+    NEW FN
+    OLD FN
+    mov dword [rbx + 1], 0x22222222 ^ 0x21
     cmp eax, eax
     setz [rbx + 1]
-    add byte [rbx + 1], 0x21}
+    add byte [rbx + 1], 0x21
+    NEW FN
     ; locked
     CHANGED FN, xchg [rbx + 1], edx
-    CHANGED FN, {mov dl, 0x22
+    OLD FN
+    mov dl, 0x22
     xchg [rbx + 1], dl
     mov edx, 0x22222222
-    xchg [rbx + 1], edx}
+    xchg [rbx + 1], edx
+    NEW FN
     CHANGED FN, lock add dword [rbx + 1], 0x11111111
-    CHANGED FN, lock or [rbx + 1], edx
-    CHANGED FN, {lock or [rbx + 1], edx
-    lock and [rbx + 1], edx}
-    CHANGED FN, {mov eax, 0x11111111
-    lock xadd [rbx + 1], eax}
-    CHANGED FN, {mov eax, 0x11111111
-    lock cmpxchg [rbx + 1], edx}
-    CHANGED FN, {mov eax, 0x11111111
-    cmpxchg [rbx + 1], edx}
-    CHANGED FN, {mov dword [rbx + 1], 0x22222220
-    lock bts dword [rbx + 1], 1}
-    CHANGED FN, {mov dword [rbx + 1], 0x2222222a
-    lock btr dword [rbx + 1], 3}
-    CHANGED FN, {mov eax, [rbx]
+    CHANGED FN, lock xor dword [rbx + 1], 0x33333333
+    OLD FN
+    lock or dword [rbx + 1], 0x33333333
+    lock and [rbx + 1], edx
+    NEW FN
+    OLD FN
+    mov eax, 0x11111111
+    lock xadd [rbx + 1], eax
+    NEW FN
+    OLD FN
+    mov eax, 0x11111111
+    lock cmpxchg [rbx + 1], edx
+    NEW FN
+    OLD FN
+    mov eax, 0x11111111
+    cmpxchg [rbx + 1], edx
+    NEW FN
+    OLD FN
+    mov dword [rbx + 1], 0x22222220
+    lock bts dword [rbx + 1], 1
+    NEW FN
+    OLD FN
+    mov dword [rbx + 1], 0x2222222a
+    lock btr dword [rbx + 1], 3
+    NEW FN
+    OLD FN
+    mov eax, [rbx]
     mov edx, [rbx + 4]
     mov ebx, [new_function]
     mov ecx, [new_function + 4]
-    lock cmpxchg8b [rdi]}
-    CHANGED FN, {mov rax, [rbx]
+    lock cmpxchg8b [rdi]
+    NEW FN
+    OLD FN
+    mov rax, [rbx]
     mov rdx, [rbx + 8]
     mov rbx, [new_function]
     mov rcx, [new_function + 8]
-    lock cmpxchg16b [rdi]}
+    lock cmpxchg16b [rdi]
+    NEW FN
     ; strings
-    CHANGED FN, {mov al, 0x22
+    OLD FN
+    mov al, 0x22
     inc rdi
     mov ecx, 4
-    rep stosb}
-    CHANGED FN, {mov eax, edx
+    rep stosb
+    NEW FN
+    OLD FN
+    mov eax, edx
     inc rdi
-    stosd}
-    CHANGED FN, {mov ax, dx
+    stosd
+    NEW FN
+    OLD FN
+    mov ax, dx
     inc rdi
     mov ecx, 2
-    rep stosw}
-    CHANGED FN, {mov rsi, new_function
+    rep stosw
+    NEW FN
+    OLD FN
+    mov rsi, new_function
     mov ecx, 6
-    rep movsb}
-    CHANGED FN, {mov rsi, new_function
+    rep movsb
+    NEW FN
+    OLD FN
+    mov rsi, new_function
     mov ecx, 2
-    rep movsq}
-    CHANGED FN, {mov rsi, new_function
-    movsq}
-    CHANGED FN, {std
+    rep movsq
+    NEW FN
+    OLD FN
+    mov rsi, new_function
+    movsq
+    NEW FN
+    OLD FN
+    std
     mov rsi, new_function + 5
     add rdi, 5
     mov ecx, 6
     rep movsb
-    cld}
-    CHANGED FN, {mov esi, CODE        ; a whole page, and back changed
+    cld
+    NEW FN
+    OLD FN
+    mov esi, CODE        ; a whole page, and back changed
     mov edi, 0x450000
     mov ecx, 0x1000
     rep movsb
@@ -490,69 +552,104 @@ every_store:
     mov esi, 0x450000
     mov edi, CODE
     mov ecx, 0x1000 / 8
-    rep movsq}
-    CHANGED FN, {mov al, 0x90         ; NOPs in front of a new function
+    rep movsq
+    NEW FN
+    OLD FN
+    mov al, 0x90         ; NOPs in front of a new function
     mov edi, CODE + 0x80
     mov ecx, 0x100
     rep stosb
     mov rax, [new_function]
-    mov [CODE + 0x180], rax}
+    mov [CODE + 0x180], rax
+    NEW FN
     ; stack
-    CHANGED FN, {mov rsi, rsp
+    OLD FN
+    mov rsi, rsp
     lea rsp, [rbx + 8]
     push qword [new_function]
-    mov rsp, rsi}
-    CHANGED FN, {push qword [new_function]
-    pop qword [rbx]}
-    CHANGED FN, {mov rsi, rsp
+    mov rsp, rsi
+    NEW FN
+    OLD FN
+    push qword [new_function]
+    pop qword [rbx]
+    NEW FN
+    OLD FN
+    mov rsi, rsp
     mov eax, [rbx + 5]
     mov [CODE + 0x300], eax
     mov rax, [new_function]
     lea rsp, [rbx + 8]
     push rax
-    mov rsp, rsi}
+    mov rsp, rsi
+    NEW FN
     ; vectors
-    CHANGED FN, {movups xmm0, [new_function]
-    movups [rbx], xmm0}
-    CHANGED FN, {movdqa xmm0, [new_function]
-    movdqa [rbx], xmm0}
-    CHANGED FN, {movdqa xmm0, [new_function]
-    movntdq [rbx], xmm0}
-    CHANGED FN, {movd xmm0, edx
-    movd [rbx + 1], xmm0}
-    CHANGED FN, {movq xmm0, [new_function]
-    movq [rbx], xmm0}
-    CHANGED FN, {movd xmm0, edx
-    movss [rbx + 1], xmm0}
-    CHANGED FN, {movq mm0, [new_function]
+    OLD FN
+    movups xmm0, [new_function]
+    movups [rbx], xmm0
+    NEW FN
+    OLD FN
+    movdqa xmm0, [new_function]
+    movdqa [rbx], xmm0
+    NEW FN
+    OLD FN
+    movdqa xmm0, [new_function]
+    movntdq [rbx], xmm0
+    NEW FN
+    OLD FN
+    movd xmm0, edx
+    movd [rbx + 1], xmm0
+    NEW FN
+    OLD FN
+    movq xmm0, [new_function]
+    movq [rbx], xmm0
+    NEW FN
+    OLD FN
+    movd xmm0, edx
+    movss [rbx + 1], xmm0
+    NEW FN
+    OLD FN
+    movq mm0, [new_function]
     movq [rbx], mm0
-    emms}
-    CHANGED FN, {movq mm0, [new_function]
+    emms
+    NEW FN
+    OLD FN
+    movq mm0, [new_function]
     movntq [rbx], mm0
-    emms}
-    CHANGED FN, {movdqa xmm0, [new_function]
+    emms
+    NEW FN
+    OLD FN
+    movdqa xmm0, [new_function]
     pcmpeqb xmm1, xmm1
-    maskmovdqu xmm0, xmm1}
-    CHANGED FN, {movdqa xmm0, [new_function]
-    fxsave64 [rbx - 160]}
-    CHANGED FN, {fild qword [new_function]
-    fistp qword [rbx]}
-    ; what the processor stores: the SS of an interrupt's frame
-    mov qword [ev_action], 1
-    mov word [FN + 6], 0xb848           ; MOV RAX, imm64
-    mov rax, 0x1122334455667788
+    maskmovdqu xmm0, xmm1
+    NEW FN
+    OLD FN
+    movdqa xmm0, [new_function]
+    fxsave64 [rbx - 160]
+    NEW FN
+    OLD FN
+    fild qword [new_function]
+    fistp qword [rbx]
+    NEW FN
+    ; what the processor stores: the SS of an interrupt's frame is ADC [RAX], AL
+    ; and three ADD [RAX], AL
+    mov rax, 0x9090909090909090
     mov [FN + 8], rax
     mov byte [FN + 16], 0xc3
-    mov ebx, FN + 6
+    mov byte [OTHER], 0
+    mov ebx, FN + 8
+    mov eax, OTHER
+    stc
     call rbx
-    mov rcx, 0x1122334455667788
-    CHECK rax, rcx
+    mov qword [ev_action], 1
     mov rsi, rsp
     mov esp, FN + 16
     int 0x50
     mov rsp, rsi
+    mov eax, OTHER
+    stc
     call rbx
-    CHECK rax, SEL_DATA
+    movzx ebx, byte [OTHER]
+    CHECK rbx, 1
     mov qword [ev_action], 0
     ret
 
