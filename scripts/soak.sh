@@ -10,10 +10,13 @@ end=$(($(date +%s) + ${1:-7200}))
 seed=$(date +%s)
 runs=0
 while [ "$(date +%s)" -lt "$end" ]; do
-    if ! build/insn_test --seed "$seed"; then
-        echo "soak: seed $seed failed; again with: build/insn_test --seed $seed" >&2
-        exit 1
-    fi
+    for kind in "--seconds 120" "--seconds 60 --blocks"; do
+        # shellcheck disable=SC2086 # options are words
+        if ! build/insn_test --seed "$seed" $kind; then
+            echo "soak: seed $seed failed; again with: build/insn_test --seed $seed $kind" >&2
+            exit 1
+        fi
+    done
     runs=$((runs + 1))
     seed=$((seed + 1))
 done

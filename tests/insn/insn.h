@@ -9,6 +9,7 @@
  *
  *   forms.c   which instruction forms there are
  *   gen.c     from a form and a seed to a case (operands.c, values.c help)
+ *   block.c   blocks of instructions
  *   host.c    cases to and from the child that runs them on this processor
  *   guest.c   cases in the interpreter
  *   known.c   differences that are right, each with its reason
@@ -269,6 +270,8 @@ enum known_ignore {
 
 /* NULL: may run. Else why it is never run on the host. */
 const char *known_never(ZydisMnemonic m);
+/* Some row of the table is about this mnemonic. */
+bool known_mentions(ZydisMnemonic m);
 /* What does not count in this case, after both have run. */
 uint32_t known_ignore(const struct insn_case *k, const struct insn_result *host,
                       const struct insn_result *guest);

@@ -258,6 +258,15 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
     return false;
 }
 
+bool known_mentions(ZydisMnemonic m)
+{
+    for (unsigned n = 0; n < ARRAY_SIZE(known); n++) {
+        if (m >= known[n].first && m <= known[n].last)
+            return true;
+    }
+    return false;
+}
+
 uint32_t known_ignore(const struct insn_case *k, const struct insn_result *host,
                       const struct insn_result *guest)
 {
@@ -267,6 +276,9 @@ uint32_t known_ignore(const struct insn_case *k, const struct insn_result *host,
     for (unsigned at = 0; at < k->code_bytes; at += d.z.length) {
         if (!insn_decode(k->mode, k->code + at, k->code_bytes - at, &d))
             break;
+        /* In a block only the instruction that ended it. */
+        if (k->count > 1 && k->in.rip + at != host->out.rip && k->in.rip + at != guest->out.rip)
+            continue;
         for (unsigned n = 0; n < ARRAY_SIZE(known); n++) {
             if ((known[n].first == ZYDIS_MNEMONIC_INVALID ||
                  (d.z.mnemonic >= known[n].first && d.z.mnemonic <= known[n].last)) &&
@@ -274,7 +286,8 @@ uint32_t known_ignore(const struct insn_case *k, const struct insn_result *host,
                 ignore |= known[n].ignore;
         }
     }
-    if (host->vector == VECTOR_TIMEOUT) /* it branched to itself */
+    /* It branched to itself, or loops for long. */
+    if (host->vector == VECTOR_TIMEOUT || (k->count > 1 && guest->vector == VECTOR_TIMEOUT))
         ignore |= IGN_CASE;
     /* Where they fault matters for all that follows. */
     if ((ignore & IGN_FAULT) && host->vector != guest->vector)

@@ -35,6 +35,7 @@ struct run {
     struct insn_shared *sh;
     struct insn_result *guest_result;
     uint64_t next, done, mismatches, faults, unequal_skipped;
+    struct insn_case trimmed;
     struct insn_form **failed_form;
     unsigned failed_count;
 };
@@ -49,12 +50,35 @@ static double now(void)
 
 /* ---- forms ---- */
 
+static bool same_modes(const struct insn_form *a, const struct insn_form *b)
+{
+    for (unsigned mode = 0; mode < CODE_SIZES; mode++) {
+        if (a->t[mode].valid != b->t[mode].valid)
+            return false;
+    }
+    return true;
+}
+
+/* A line has the decorations of one form of operands together, where they exist
+ * in the same modes: "; {k} ; {k}{z}". */
 static void print_forms(const struct insn_forms *f, FILE *out)
 {
-    for (unsigned n = 0; n < f->count; n++) {
+    for (unsigned n = 0; n < f->count;) {
         const struct insn_form *form = &f->form[n];
+        size_t plain = strcspn(form->name, "{");
 
-        fprintf(out, "%s :%s%s%s\n", form->name, form->t[CODE_16].valid ? " 16" : "",
+        while (plain && form->name[plain - 1] == ' ')
+            plain--;
+        fprintf(out, "%s", form->name);
+        for (n++; n < f->count; n++) {
+            const struct insn_form *other = &f->form[n];
+
+            if (strncmp(other->name, form->name, plain) || other->name[plain] != ' ' ||
+                other->name[plain + 1] != '{' || !same_modes(form, other))
+                break;
+            fprintf(out, " ; %s", other->name + plain + 1);
+        }
+        fprintf(out, " :%s%s%s\n", form->t[CODE_16].valid ? " 16" : "",
                 form->t[CODE_32].valid ? " 32" : "", form->t[CODE_64].valid ? " 64" : "");
     }
 }
@@ -150,9 +174,8 @@ static void report(struct run *r, const struct insn_case *k, const struct insn_r
     struct insn_form *form = &r->forms.form[k->form];
     unsigned seen = 0;
 
-    r->mismatches++;
     /* One report a form is enough. */
-    for (unsigned n = 0; n < r->failed_count; n++)
+    for (unsigned n = 0; n < r->failed_count && !r->o.blocks; n++)
         seen += r->failed_form[n] == form;
     if (seen || r->failed_count >= r->o.max_reports)
         return;
@@ -161,6 +184,37 @@ static void report(struct run *r, const struct insn_case *k, const struct insn_r
              (unsigned long long)k->seed, k->form, k->mode, (unsigned long long)k->number,
              r->o.blocks ? " --blocks" : "");
     result_report(r->sh, &r->forms, k, host, guest, command);
+}
+
+/* The first instructions of a block that are enough to differ. */
+static void trim(struct run *r, struct insn_case *k)
+{
+    struct insn_case *part = &r->sh->batch[0][0];
+    unsigned at = 0;
+
+    r->trimmed = *k;
+    for (unsigned n = 1; n < r->trimmed.count; n++) {
+        struct insn_decoded d;
+
+        if (!insn_decode(r->trimmed.mode, r->trimmed.code + at, r->trimmed.code_bytes - at, &d))
+            break;
+        at += d.z.length;
+        *part = r->trimmed;
+        part->code_bytes = at;
+        host_start(r->host, 0, 1);
+        guest_run(r->guest, part, &r->guest_result[0]);
+        host_wait(r->host);
+        if (!result_equal(r->sh, part, &r->sh->result[0], &r->guest_result[0])) {
+            printf("the first %u of %u instructions:\n", n, r->trimmed.count);
+            report(r, part, &r->sh->result[0], &r->guest_result[0]);
+            return;
+        }
+    }
+    *part = r->trimmed;
+    host_start(r->host, 0, 1);
+    guest_run(r->guest, part, &r->guest_result[0]);
+    host_wait(r->host);
+    report(r, part, &r->sh->result[0], &r->guest_result[0]);
 }
 
 static void run(struct run *r)
@@ -184,8 +238,15 @@ static void run(struct run *r)
             const struct insn_result *host = &r->sh->result[n];
 
             r->faults += host->vector != VEC_BP;
-            if (!result_equal(r->sh, &batch[n], host, &r->guest_result[n]))
-                report(r, &batch[n], host, &r->guest_result[n]);
+            if (result_equal(r->sh, &batch[n], host, &r->guest_result[n]))
+                continue;
+            if (r->o.blocks) {
+                r->mismatches++;
+                trim(r, &batch[n]);
+                break; /* the batch's results are gone */
+            }
+            r->mismatches++;
+            report(r, &batch[n], host, &r->guest_result[n]);
         }
         r->done += count;
         which ^= 1;
