@@ -262,7 +262,7 @@ void task_switch(struct x86_vcpu *c, uint16_t selector, enum x86_task_reason rea
 
     /* The point of no return. */
     save_task(c, old, return_rip, rf ? flags | FLAG_RF : flags);
-    if (have_old && !nests) {
+    if (have_old && !nests && old_gva != gva) {
         uint8_t type = (uint8_t)x86_system_read(c, old_gva + 5, 1);
         x86_system_write(c, old_gva + 5, type & ~(unsigned)SYS_TSS_BUSY_BIT, 1);
     }
