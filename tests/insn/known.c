@@ -56,6 +56,8 @@ enum when {
     WHEN_GUEST_AC,     /* only the guest does */
     WHEN_FAR_MODE,     /* from or to 64-bit mode */
     WHEN_BORDER,
+    WHEN_HOST_MM,
+    WHEN_FAR_SP16,
     WHEN_SS,           /* the host #GP, the guest #SS */
     WHEN_ALL_FAULT,    /* both fault, perhaps differently */
     WHEN_STORE,        /* only the guest faults, writing */
@@ -126,6 +128,9 @@ static const struct {
     {ONE(CALL), WHEN_ALL_FAULT, IGN_CASE, "AMD pushes before it looks at the target"},
     {ONE(CALL), WHEN_FAR_MODE, IGN_CASE,
      "whether a far call into another mode pushes by the old or the new mode's stack"},
+    {ANY, WHEN_HOST_MM, IGN_CASE, "MXCSR.MM, which only AMD's processors have, was set"},
+    {ONE(RET), WHEN_FAR_SP16, IGN_CASE,
+     "AMD adds the immediate of a 32-bit far return to ESP on a 16-bit stack"},
     {ANY, WHEN_BORDER, IGN_CASE,
      "an operand that begins below the canonical border and ends above it"},
     {ONE(CVTPI2PD), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
@@ -218,8 +223,13 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
                ((host->out.sel[X86_CS] == HOST_CS64) != (k->mode == CODE_64) ||
                 (guest->out.sel[X86_CS] == HOST_CS64) != (k->mode == CODE_64));
     case WHEN_BORDER:
-        return host->vector == VEC_PF && guest->vector == VEC_GP &&
+        return host->vector == VEC_PF && (guest->vector == VEC_GP || guest->vector == VEC_SS) &&
                host->cr2 >= 0x7ffffffff000 && host->cr2 < 0x800000000000;
+    case WHEN_HOST_MM:
+        return host->out.x.mxcsr >> 17 & 1;
+    case WHEN_FAR_SP16:
+        return d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR && d->z.operand_width == 32 &&
+               k->in.sel[X86_SS] == LDT_SELECTOR(LDT_STACK16);
     case WHEN_FAR_W:
         return d->z.raw.rex.W && d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
     case WHEN_HOST_AC:
@@ -277,7 +287,8 @@ uint32_t known_ignore(const struct insn_case *k, const struct insn_result *host,
         if (!insn_decode(k->mode, k->code + at, k->code_bytes - at, &d))
             break;
         /* In a block only the instruction that ended it. */
-        if (k->count > 1 && k->in.rip + at != host->out.rip && k->in.rip + at != guest->out.rip)
+        if (k->count > 1 && k->in.rip + at != host->out.rip && k->in.rip + at != guest->out.rip &&
+            !(host->out.x.mxcsr >> 17 & 1))
             continue;
         for (unsigned n = 0; n < ARRAY_SIZE(known); n++) {
             if ((known[n].first == ZYDIS_MNEMONIC_INVALID ||

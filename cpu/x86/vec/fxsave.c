@@ -4,6 +4,9 @@
  */
 #include "cpu/x86/vec/fxsave.h"
 
+/* All of it must be there, also what is reserved. */
+#define FXSAVE_BYTES 512
+
 void fxsave_put_x87(const struct x86_xsave *x, bool wide_pointers, uint8_t *image)
 {
     le16_put(image, x->fcw);
@@ -60,13 +63,14 @@ static enum x86_next fxsave(struct x86_vcpu *c, const struct x86_insn *i)
     le32_put(image + 24, c->s.x.mxcsr);
     le32_put(image + 28, c->model->mxcsr_mask);
     memcpy(image + 160, c->s.x.xmm, 16 * registers);
+    x86_probe_write(c, i->seg, ea, FXSAVE_BYTES);
     x86_write_bytes(c, i->seg, ea, image, 160 + 16 * registers);
     X86_NEXT(c, i);
 }
 
 static enum x86_next fxrstor(struct x86_vcpu *c, const struct x86_insn *i)
 {
-    uint8_t image[416];
+    uint8_t image[FXSAVE_BYTES];
     unsigned registers = i->flags & INSN_64 ? 16 : 8;
     uint64_t ea;
 
@@ -74,7 +78,7 @@ static enum x86_next fxrstor(struct x86_vcpu *c, const struct x86_insn *i)
     VEC_GATE(c, i);
     ea = x86_ea(c, i);
     fxsave_check_aligned(c, i, ea, 15, false);
-    x86_read_bytes(c, i->seg, ea, image, 160 + 16 * registers);
+    x86_read_bytes(c, i->seg, ea, image, sizeof image);
     if (le32_get(image + 24) & ~c->model->mxcsr_mask)
         x86_raise_gp(c, 0);
     vec_x87_leave(c);

@@ -31,9 +31,10 @@ static inline uint64_t low_bits(unsigned n)
     return n >= 64 ? ~0ull : BIT(n) - 1;
 }
 
+/* One operand begins at ea: its parts do not wrap at the address size. */
 static inline uint64_t element_ea(const struct x86_insn *i, uint64_t ea, unsigned offset)
 {
-    return (ea + offset) << i->ea_shift >> i->ea_shift;
+    return ea + offset;
 }
 
 static uint64_t opmask_of(const struct x86_vcpu *c, struct mask_info m)
