@@ -4,7 +4,7 @@
 #   make build   an optimised program at build/vireo
 #   make run     boot Debian's kernel and BusyBox to a shell on this terminal
 #   make check   all tests
-#   make soak    the random instruction tests for hours (SOAK_SECONDS)
+#   make soak    what takes hours: sanitizers, saved machines, random instructions
 #   make bench   measure speed
 #   make clean   remove what was built (fetched guests stay; distclean: all)
 

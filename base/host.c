@@ -58,6 +58,19 @@ void host_pages_discard(void *p, size_t bytes)
         memset(p, 0, bytes);
 }
 
+#ifdef __SANITIZE_THREAD__
+/* From the interface of ThreadSanitizer, which has no header in gcc. */
+void AnnotateBenignRaceSized(const char *file, int line, const volatile void *address,
+                             unsigned long bytes, const char *why);
+#endif
+
+void host_expect_races(void *p, size_t bytes)
+{
+#ifdef __SANITIZE_THREAD__
+    AnnotateBenignRaceSized(__FILE__, __LINE__, p, bytes, "guest memory");
+#endif
+}
+
 int exec_memory_create(struct exec_memory *m, size_t bytes, struct error *err)
 {
     void *write, *exec;

@@ -20,6 +20,11 @@ void host_pages_free(void *p, size_t bytes);
 /* Gives the pages back; they read as zero afterwards. */
 void host_pages_discard(void *p, size_t bytes);
 
+/* Tells a race detector, where the program was built with one, that threads
+ * use these bytes as the processors of one machine use memory: without order
+ * but what they make of it. Nothing in other builds. */
+void host_expect_races(void *p, size_t bytes);
+
 /*
  * Memory for generated code: the same pages mapped twice, once writable and
  * once executable, never both through one mapping. exec = write + delta.

@@ -1,10 +1,14 @@
 #!/bin/bash
-# Random instructions on the host processor and on the interpreter, with new
-# seeds until the time is over: what `make soak` does.
+# What takes too long for `make check`: the suite under the sanitizers, saved
+# and loaded machines at many points, then random instructions on the host
+# processor and on the interpreter, with new seeds until the time is over.
 #
 # usage: scripts/soak.sh SECONDS
 set -u
 cd "$(dirname "$0")/.." || exit 1
+
+scripts/sanitizers.sh || exit 1
+tests/state/soak.sh build/state_test 1 || exit 1
 
 end=$(($(date +%s) + ${1:-7200}))
 seed=$(date +%s)

@@ -51,6 +51,7 @@ struct ram_block *ram_block_create(struct vm *vm, const char *name, uint64_t byt
     b->host = host_pages_alloc(bytes, kind == RAM_NORMAL);
     if (!b->host)
         goto no_memory;
+    host_expect_races(b->host, bytes);
     b->code_lines = host_pages_alloc(bytes / PAGE * sizeof *b->code_lines, false);
     if (!b->code_lines)
         goto no_memory;
