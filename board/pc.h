@@ -35,7 +35,7 @@ struct pc_config {
     const char *cpu; /* MODEL[,+feature,-feature]...; NULL: "max" */
 
     /* COM1 to COM4. COM1 is always there, the others if they have a back end.
-     * The caller destroys the back ends after the vm. */
+     * The caller destroys the back ends, after the last run and before the vm. */
     struct char_backend *com[PC_COM_PORTS];
     struct char_backend *debug; /* ports 402H and E9H, beside the log; or NULL */
 
