@@ -79,8 +79,8 @@ static inline bool fetch_allowed(const struct x86_vcpu *c, uint64_t bytes)
     return rip + c->code_bias <= c->code_span && rip + c->code_bias + bytes - 1 <= c->code_span;
 }
 
-/* One instruction, wherever it is; the caller has handled what comes before. */
-static void run_one(struct x86_vcpu *c)
+/* The block of the one instruction at RIP, or NULL: try again (cache.h). */
+static struct x86_block *find_one(struct x86_vcpu *c)
 {
     struct x86_block *b;
 
@@ -88,10 +88,14 @@ static void run_one(struct x86_vcpu *c)
     if (!fetch_allowed(c, 1))
         x86_raise_gp(c, 0);
     b = cache_find(c, linear_rip(c), c->mode | MODE_SINGLE);
-    if (!b)
-        return;
-    if (!fetch_allowed(c, b->bytes))
+    if (b && !fetch_allowed(c, b->bytes))
         x86_raise_gp(c, 0);
+    return b;
+}
+
+/* One instruction; the caller has handled what comes before. */
+static void run_one(struct x86_vcpu *c, struct x86_block *b)
+{
     c->block = b;
     b->insn[0].fn(c, b->insn);
     c->s.icount += c->cur->number + 1u;
@@ -102,14 +106,19 @@ static void run_one(struct x86_vcpu *c)
 static void step(struct x86_vcpu *c)
 {
     uint64_t before = c->s.icount;
+    struct x86_block *b;
 
     if (x86_deliver_pending_db(c) || x86_deliver_interrupt(c))
         return;
     if (x86_code_breakpoint(c, linear_rip(c)))
         return;
+    /* Shadow and RF end with an instruction, not with an attempt. */
+    b = find_one(c);
+    if (!b)
+        return;
     x86_step_begin(c);
     c->s.shadow = 0;
-    run_one(c);
+    run_one(c, b);
     if (c->s.icount != before)
         x86_step_end(c);
     c->slow = c->s.shadow || x86_debug_slow(&c->s);
@@ -152,8 +161,8 @@ static void run_blocks(struct x86_vcpu *c)
             page = lin;
         }
         if (unlikely(b->count > c->budget_end - c->s.icount || !fetch_allowed(c, b->bytes))) {
-            if (c->s.icount < c->budget_end)
-                run_one(c);
+            if (c->s.icount < c->budget_end && (b = find_one(c)))
+                run_one(c, b);
             return;
         }
         c->block = b;
