@@ -242,6 +242,7 @@ HANDLER(ret_far)
 HANDLER(iret)
 {
     X86_BEGIN(c, i);
+    x86_drain_stores();
     x86_iret(c, i->size);
     return NEXT_LOOKUP;
 }

@@ -135,6 +135,14 @@ static inline void x86_exclusive_end(struct x86_vcpu *c)
     vcpu_exclusive_end(&c->vcpu);
 }
 
+/* Of a serializing instruction (SDM Vol. 3, 8.3): what was stored before it is
+ * seen by others before anything behind it is loaded. The host's processor
+ * knows nothing of ours. */
+static inline void x86_drain_stores(void)
+{
+    __asm__ volatile("mfence" ::: "memory");
+}
+
 /* Forms of two-operand instructions. */
 enum form { FORM_RR, FORM_RM, FORM_MR, FORM_RI, FORM_MI, FORM_R, FORM_M, FORM_NONE };
 

@@ -181,6 +181,7 @@ static void check_umip(struct x86_vcpu *c)
 HANDLER(lldt_ltr)
 {
     X86_BEGIN(c, i);
+    x86_drain_stores();
     if (c->s.cpl != 0)
         x86_raise_gp(c, 0);
     uint16_t selector = (uint16_t)read_operand16(c, i, i->r0);
@@ -234,6 +235,7 @@ HANDLER(lgdt_lidt)
     uint16_t limit;
 
     X86_BEGIN(c, i);
+    x86_drain_stores();
     if (c->s.cpl != 0)
         x86_raise_gp(c, 0);
     limit = x86_read16(c, i->seg, ea);

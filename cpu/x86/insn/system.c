@@ -28,6 +28,7 @@ HANDLER(mov_from_cr)
 HANDLER(mov_to_cr)
 {
     X86_BEGIN(c, i);
+    x86_drain_stores();
     require_cpl0(c);
     x86_cr_write(c, i->aux, x86_reg_get(c, i->r0, i->size));
     X86_END_FALLTHROUGH(c, i);
@@ -43,6 +44,7 @@ HANDLER(mov_from_dr)
 HANDLER(mov_to_dr)
 {
     X86_BEGIN(c, i);
+    x86_drain_stores();
     x86_dr_write(c, i->aux, x86_reg_get(c, i->r0, i->size));
     X86_END_FALLTHROUGH(c, i);
 }
@@ -69,6 +71,7 @@ bool bind_mov_cr(struct x86_decode *d, struct x86_insn *i)
 HANDLER(clts)
 {
     X86_BEGIN(c, i);
+    x86_drain_stores();
     require_cpl0(c);
     x86_clts(c);
     X86_END_FALLTHROUGH(c, i);
@@ -77,6 +80,7 @@ HANDLER(clts)
 HANDLER(lmsw)
 {
     X86_BEGIN(c, i);
+    x86_drain_stores();
     require_cpl0(c);
     x86_lmsw(c, i->flags & INSN_MEM ? x86_read16(c, i->seg, x86_ea(c, i)) : X86_REG16(c, i->r0));
     X86_END_FALLTHROUGH(c, i);
@@ -112,6 +116,7 @@ HANDLER(rdmsr)
 HANDLER(wrmsr)
 {
     X86_BEGIN(c, i);
+    x86_drain_stores();
     require_cpl0(c);
     if (!x86_msr_write(c, (uint32_t)c->s.reg[X86_RCX],
                        c->s.reg[X86_RDX] << 32 | (uint32_t)c->s.reg[X86_RAX]))
@@ -152,6 +157,7 @@ HANDLER(cpuid)
     uint32_t out[4];
 
     X86_BEGIN(c, i);
+    x86_drain_stores();
     x86_cpuid(c, (uint32_t)c->s.reg[X86_RAX], (uint32_t)c->s.reg[X86_RCX], out);
     c->s.reg[X86_RAX] = out[CPUID_EAX];
     c->s.reg[X86_RBX] = out[CPUID_EBX];
@@ -167,6 +173,7 @@ HANDLER(invlpg)
     uint64_t lin = x86_ea(c, i) + c->seg_base[i->seg];
 
     X86_BEGIN(c, i);
+    x86_drain_stores();
     require_cpl0(c);
     /* A non-canonical address makes it a NOP; limits are not checked. */
     if (!(i->flags & INSN_64))
@@ -181,6 +188,7 @@ HANDLER(invpcid)
     uint64_t type, descriptor[2];
 
     X86_BEGIN(c, i);
+    x86_drain_stores();
     require_cpl0(c);
     type = x86_reg_get(c, i->r0, i->flags & INSN_64 ? 8 : 4);
     x86_read_bytes(c, i->seg, x86_ea(c, i), descriptor, 16);
@@ -213,6 +221,7 @@ HANDLER(invpcid)
 HANDLER(cache_cpl0)
 {
     X86_BEGIN(c, i);
+    x86_drain_stores();
     require_cpl0(c);
     X86_END_FALLTHROUGH(c, i);
 }
@@ -227,7 +236,7 @@ HANDLER(clflush)
 
 HANDLER(fence)
 {
-    atomic_thread_fence(memory_order_seq_cst);
+    x86_drain_stores();
     X86_NEXT(c, i);
 }
 

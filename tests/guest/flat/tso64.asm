@@ -17,16 +17,17 @@ ROUNDS equ 300
 %else
 ROUNDS equ 3000
 %endif
-X equ 0x600000                ; each on a line of its own
-Y equ 0x600080
-SYNC equ 0x600100             ; rounds begun, by each
-RESULT equ 0x600200           ; of processor 1: two values
-SINK equ 0x600300
+CHUNK equ 256
+PATIENCE equ 30000000          ; looks at the other's progress, in all rounds
+LINES equ 0x600000            ; each round's X, and Y on the next line
+RESULT0 equ 0x700000          ; two values a round
+RESULT1 equ 0x710000
+SINK equ 0x720000
 
-; LITMUS processor 0's part, processor 1's part, judge (label): the parts find
-; the round in R12D, write into EAX and EBX what they loaded; the judge runs on
-; processor 0 with its values in EAX, EBX, those of processor 1 in ECX, EDX, and
-; what X and Y hold in the end in R8D, R9D. Both hold 0 at first.
+; LITMUS processor 0's part, processor 1's part, judge (label): the parts find X
+; by R8, Y by R9, the round in R13D; EAX and EBX are what they loaded; the judge runs on
+; processor 0 with its values in EAX, EBX, those of processor 1 in ECX, EDX, what
+; X and Y hold in the end in R8D, R9D, the round in R12D. X and Y are 0 at first.
 %macro LITMUS 3
     mov rax, %1
     mov [parts], rax
@@ -41,14 +42,14 @@ SINK equ 0x600300
 %macro SB_FENCED 1+
     jmp %%run
 %%p0:
-    mov [X], r13d
+    mov [r8], r13d
     %1
-    mov ebx, [Y]
+    mov ebx, [r9]
     ret
 %%p1:
-    mov [Y], r13d
+    mov [r9], r13d
     %1
-    mov ebx, [X]
+    mov ebx, [r8]
     ret
 %%run:
     LITMUS %%p0, %%p1, judge_sb
@@ -76,6 +77,7 @@ main:
     SB_FENCED lock inc dword [SINK + 0xcfe]     ; across two pages
     LITMUS sb_xchg0, sb_xchg1, judge_sb         ; the store itself is locked
     LITMUS sb_add0, sb_add1, judge_sb
+%ifndef PEER_QEMU                       ; QEMU drains nothing here
     SB_FENCED call do_cpuid
     SB_FENCED call do_iret
     SB_FENCED call do_cr3
@@ -88,11 +90,10 @@ main:
     SB_FENCED lgdt [gdtr]
     SB_FENCED lidt [idtr]
     SB_FENCED call do_lldt
-%ifndef PEER_BOCHS
     SB_FENCED call do_invpcid
 %endif
-    SB_FENCED in al, 0x80
-    SB_FENCED out 0x80, al
+    SB_FENCED in al, 0xed
+    SB_FENCED out 0xed, al
     ; ---- MP: data, then a flag; and read the other way round ----
     LITMUS mp0, mp1, judge_mp
     LITMUS mp0_wide, mp1, judge_mp
@@ -114,45 +115,83 @@ main:
     LITMUS atom0_unaligned, atom1_unaligned, judge_atom
     PASS
 
-; Both begin a round; R13D is its number, the value that it stores.
+; Each round has lines of its own, so that the processors meet once for all
+; many rounds. Within these they wait for one another at each round as long as
+; patience lasts: on a busy host the other may not be running at all.
 litmus:
-    mov r12d, ROUNDS
-    mov dword [X], 0
-    mov dword [Y], 0
-    BARRIER                             ; the parts are there
-.round:
-    mov r13d, r12d
-    BARRIER
-    call [parts]
-    BARRIER                             ; its results are there
-    mov r10, [judge]
-    mov ecx, [RESULT]
-    mov edx, [RESULT + 4]
-    mov r8d, [X]
-    mov r9d, [Y]
-    call r10
+    mov rax, [rsp]
+    mov [where], rax
     xor eax, eax
-    mov [X], rax
-    mov [X + 8], rax
-    mov [Y], rax
-    dec r12d
-    jnz .round
+    mov edi, LINES
+    mov ecx, ROUNDS * 128 / 8
+    rep stosq
+    mov [progress], eax
+    mov [progress + 64], eax
+    BARRIER                             ; the parts are there
+    mov rbp, [parts]
+    mov edi, RESULT0
+    xor r11d, r11d
+    call rounds
+    BARRIER                             ; the results are there
+    xor r12d, r12d
+.judge:
+    mov eax, [RESULT0 + r12 * 8]
+    mov ebx, [RESULT0 + r12 * 8 + 4]
+    mov ecx, [RESULT1 + r12 * 8]
+    mov edx, [RESULT1 + r12 * 8 + 4]
+    mov esi, r12d
+    shl esi, 7
+    mov r8d, [LINES + rsi]
+    mov r9d, [LINES + rsi + 64]
+    inc r12d
+    call [judge]
+    cmp r12d, ROUNDS
+    jb .judge
     ret
 
 ; Processor 1.
 other:
     BARRIER
-    mov r12d, ROUNDS
-.round:
-    mov r13d, r12d
+    mov rbp, [parts + 8]
+    mov edi, RESULT1
+    mov r11d, 64
+    call rounds
     BARRIER
-    call [parts + 8]
-    mov [RESULT], eax
-    mov [RESULT + 4], ebx
-    BARRIER
-    dec r12d
-    jnz .round
     jmp other
+
+; RBP: part; RDI: results; R11: offset of own progress, the other's is the other
+rounds:
+    mov r8d, LINES
+    lea r9, [r8 + 64]
+    mov r13d, 1
+    mov r12d, r11d
+    xor r12d, 64
+.round:
+    test r13d, CHUNK - 1
+    jnz .no_barrier
+    BARRIER                             ; here both are running
+.no_barrier:
+    push rdi
+    push r11
+    mov [progress + r11], r13d
+.wait:
+    cmp [progress + r12], r13d
+    jae .go
+    dec dword [patience + r11]
+    jg .wait
+.go:
+    call rbp
+    pop r11
+    pop rdi
+    mov [rdi], eax
+    mov [rdi + 4], ebx
+    add rdi, 8
+    sub r8, -128
+    sub r9, -128
+    inc r13d
+    cmp r13d, ROUNDS
+    jbe .round
+    ret
 
 ; ---- parts ----
 
@@ -162,114 +201,114 @@ align 64
     %2
 %endmacro
 
-PART sb0, mov [X], r13d
-    mov ebx, [Y]
+PART sb0, mov [r8], r13d
+    mov ebx, [r9]
     ret
-PART sb1, mov [Y], r13d
-    mov ebx, [X]
+PART sb1, mov [r9], r13d
+    mov ebx, [r8]
     ret
 PART sb_xchg0, mov eax, r13d
-    xchg [X], eax
-    mov ebx, [Y]
+    xchg [r8], eax
+    mov ebx, [r9]
     ret
 PART sb_xchg1, mov eax, r13d
-    xchg [Y], eax
-    mov ebx, [X]
+    xchg [r9], eax
+    mov ebx, [r8]
     ret
-PART sb_add0, lock add [X], r13d
-    mov ebx, [Y]
+PART sb_add0, lock add [r8], r13d
+    mov ebx, [r9]
     ret
-PART sb_add1, lock add [Y], r13d
-    mov ebx, [X]
+PART sb_add1, lock add [r9], r13d
+    mov ebx, [r8]
     ret
-PART mp0, mov [X], r13d
-    mov [Y], r13d
+PART mp0, mov [r8], r13d
+    mov [r9], r13d
     ret
 PART mp0_wide, movd xmm0, r13d
-    movdqu [X], xmm0
-    movd [Y], xmm0
+    movdqu [r8], xmm0
+    movd [r9], xmm0
     ret
 PART mp0_string, mov eax, r13d          ; what follows a string comes behind it
-    mov edi, X
+    mov edi, r8d
     mov ecx, 1
     rep stosd
-    mov [Y], r13d
+    mov [r9], r13d
     ret
-PART mp1, mov eax, [Y]
-    mov ebx, [X]
+PART mp1, mov eax, [r9]
+    mov ebx, [r8]
     ret
-PART lb0, mov eax, [X]
-    mov [Y], r13d
+PART lb0, mov eax, [r8]
+    mov [r9], r13d
     ret
-PART lb1, mov eax, [Y]
-    mov [X], r13d
+PART lb1, mov eax, [r9]
+    mov [r8], r13d
     ret
 PART s0, lea eax, [r13 + 1]
-    mov [X], eax
-    mov [Y], r13d
+    mov [r8], eax
+    mov [r9], r13d
     ret
-PART s1, mov eax, [Y]
-    mov [X], r13d
+PART s1, mov eax, [r9]
+    mov [r8], r13d
     ret
-PART r0, mov [X], r13d
-    mov [Y], r13d
+PART r0, mov [r8], r13d
+    mov [r9], r13d
     ret
 PART r1, lea eax, [r13 + 1]
-    mov [Y], eax
+    mov [r9], eax
     mfence
-    mov ebx, [X]
+    mov ebx, [r8]
     ret
-PART w0, mov [X], r13d
+PART w0, mov [r8], r13d
     lea eax, [r13 + 1]
-    mov [Y], eax
+    mov [r9], eax
     ret
-PART w1, mov [Y], r13d
+PART w1, mov [r9], r13d
     lea eax, [r13 + 1]
-    mov [X], eax
+    mov [r8], eax
     ret
-PART n6_0, mov [X], r13d
-    mov eax, [X]
-    mov ebx, [Y]
+PART n6_0, mov [r8], r13d
+    mov eax, [r8]
+    mov ebx, [r9]
     ret
 PART n6_1, lea eax, [r13 + 1]
-    mov [Y], r13d
-    mov [X], eax
+    mov [r9], r13d
+    mov [r8], eax
     ret
-PART n5_0, mov [X], r13d
-    mov eax, [X]
+PART n5_0, mov [r8], r13d
+    mov eax, [r8]
     ret
 PART n5_1, lea eax, [r13 + 1]
-    mov [X], eax
-    mov eax, [X]
+    mov [r8], eax
+    mov eax, [r8]
     ret
-PART fwd0, mov [X], r13d
-    mov eax, [X]
-    mov ebx, [Y]
+PART fwd0, mov [r8], r13d
+    mov eax, [r8]
+    mov ebx, [r9]
     ret
-PART fwd1, mov [Y], r13d
-    mov eax, [Y]
-    mov ebx, [X]
+PART fwd1, mov [r9], r13d
+    mov eax, [r9]
+    mov ebx, [r8]
     ret
-PART corr0, mov [X], r13d
+PART corr0, mov [r8], r13d
     ret
-PART corr1, mov eax, [X]
-    mov ebx, [X]
+PART corr1, mov eax, [r8]
+    mov ebx, [r8]
     ret
 PART atom0, mov rax, r13
     shl rax, 32
     or rax, r13
-    mov [X], rax
+    mov [r8], rax
     ret
-PART atom1, mov rax, [X]
+PART atom1, mov rax, [r8]
     mov rbx, rax
     shr rbx, 32
     ret
 PART atom0_unaligned, mov rax, r13      ; within one line (8.1.1)
     shl rax, 32
     or rax, r13
-    mov [X + 3], rax
+    mov [r8 + 3], rax
     ret
-PART atom1_unaligned, mov rax, [X + 3]
+PART atom1_unaligned, mov rax, [r8 + 3]
     mov rbx, rax
     shr rbx, 32
     ret
@@ -334,75 +373,84 @@ judge_sb:
     or ebx, edx
     cmp ebx, 0
     jne good
-    call failed
+    jmp bad
 judge_mp:                               ; saw the flag, not the data
     cmp ecx, r12d
     jne good
     cmp edx, r12d
     je good
-    call failed
+    jmp bad
 judge_lb:                               ; both saw what comes later
     test eax, eax
     je good
     test ecx, ecx
     je good
-    call failed
+    jmp bad
 judge_s:                                ; saw Y, and yet X is the older store
     cmp ecx, r12d
     jne good
     cmp r8d, r12d
     je good
-    call failed
+    jmp bad
 judge_r:                                ; Y's last is P1's, which did not see X
     lea eax, [r12 + 1]
     cmp r9d, eax
     jne good
     cmp edx, r12d
     je good
-    call failed
+    jmp bad
 judge_w:                                ; each one's first store is the last
     cmp r8d, r12d
     jne good
     cmp r9d, r12d
     jne good
-    call failed
+    jmp bad
 judge_n6:                               ; allowed: own X, old Y, X is P0's in the
     cmp eax, 0                          ; end. Forbidden: not to see one's own.
     jne good
-    call failed
+    jmp bad
 judge_n5:                               ; each saw the other's, against own order
     lea r10d, [r12 + 1]
     cmp eax, r10d
     jne .own
     cmp ecx, r12d
     jne good
-    call failed
+    jmp bad
 .own:
     cmp eax, r12d
     je good
-    call failed
+    jmp bad
 judge_fwd:                              ; own stores at once; other's when it likes
     cmp eax, r12d
     jne .bad
     cmp ecx, r12d
     je good
 .bad:
-    call failed
+    jmp bad
 judge_corr:
     cmp ecx, r12d
     jne good
     cmp edx, r12d
     je good
-    call failed
+    jmp bad
 judge_atom:
     cmp ecx, edx
     je good
-    call failed
+    jmp bad
 good:
     ret
+bad:                                    ; of the LITMUS, not of its judge
+    push qword [where]
+    jmp failed
 
 align 64
+progress: times 16 dq 0
+patience: dd PATIENCE
+    times 15 dd 0
+    dd PATIENCE
+    times 15 dd 0
 parts: dq 0, 0
 judge: dq 0
+where: dq 0
 has_invpcid: db 0
 ROM_END
