@@ -44,6 +44,7 @@ enum when {
     WHEN_ALWAYS,
     WHEN_BOTH_PF,      /* both page faults */
     WHEN_HOST_GP,      /* only the host raises #GP */
+    WHEN_HOST_GP_SEG,  /* or #SS, where there are segments */
     WHEN_GUEST_GP,     /* only the guest does */
     WHEN_NOT_SAME,     /* different vectors */
     WHEN_PUSH_SEG,     /* a segment register of 32 bits */
@@ -157,6 +158,8 @@ static const struct {
     {ONE(IRETD), WHEN_ALL_FAULT, IGN_CASE, "in which order IRET reads and checks"},
     {ONE(IRETQ), WHEN_ALL_FAULT, IGN_CASE, "in which order IRET reads and checks"},
     {ONE(POPA), WHEN_ALL_FAULT, IGN_CASE, "AMD keeps what it has popped before a fault"},
+    {ONE(PUSHA), WHEN_ALL_FAULT, IGN_MEM, "AMD has pushed some before a fault"},
+    {ONE(PUSHAD), WHEN_ALL_FAULT, IGN_MEM, "AMD has pushed some before a fault"},
     {ONE(POPAD), WHEN_ALL_FAULT, IGN_CASE, "AMD keeps what it has popped before a fault"},
     {ONE(ARPL), WHEN_GUEST_GP, IGN_CASE, "AMD writes only what changes"},
     {ONE(ARPL), WHEN_ALL_FAULT, IGN_ERROR, "AMD writes only what changes"},
@@ -164,6 +167,8 @@ static const struct {
      "in which order a state image is touched"},
     {ZYDIS_MNEMONIC_XRSTOR, ZYDIS_MNEMONIC_XSAVES64, WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR,
      "in which order a state image is touched"},
+    {ZYDIS_MNEMONIC_XRSTOR, ZYDIS_MNEMONIC_XSAVES64, WHEN_HOST_GP_SEG, IGN_CASE,
+     "AMD wants the largest image within the segment's limit, not what is asked for"},
     {ONE(FRSTOR), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order a state image is touched"},
     {ONE(FLDENV), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order a state image is touched"},
     {ONE(FNSTENV), WHEN_BOTH_PF, IGN_CR2 | IGN_ERROR, "in which order a state image is touched"},
@@ -203,6 +208,8 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
         return same && host->vector == VEC_PF;
     case WHEN_HOST_GP:
         return host->vector == VEC_GP && !same;
+    case WHEN_HOST_GP_SEG:
+        return k->mode != CODE_64 && (host->vector == VEC_GP || host->vector == VEC_SS) && !same;
     case WHEN_GUEST_GP:
         return guest->vector == VEC_GP && !same;
     case WHEN_NOT_SAME:
@@ -249,7 +256,8 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
     case WHEN_TRAP:
         return host->vector == VEC_DB && same && d->z.meta.category == ZYDIS_CATEGORY_STRINGOP;
     case WHEN_BASE:
-        if (k->mode != CODE_64 || host->vector != VEC_GP || guest->vector != VEC_PF)
+        if (k->mode != CODE_64 || host->vector != VEC_GP ||
+            (guest->vector != VEC_PF && guest->vector != VEC_AC))
             return false;
         for (unsigned n = 0; n < d->z.operand_count; n++) {
             const ZydisDecodedOperand *o = &d->op[n];
@@ -301,7 +309,8 @@ uint32_t known_ignore(const struct insn_case *k, const struct insn_result *host,
     if (host->vector == VECTOR_TIMEOUT || (k->count > 1 && guest->vector == VECTOR_TIMEOUT))
         ignore |= IGN_CASE;
     /* Where they fault matters for all that follows. */
-    if ((ignore & IGN_FAULT) && host->vector != guest->vector)
+    if ((ignore & IGN_FAULT) &&
+        (host->vector != guest->vector || host->out.rip != guest->out.rip))
         ignore |= IGN_CASE;
     return ignore;
 }

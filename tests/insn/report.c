@@ -79,6 +79,12 @@ static void check_x(struct diff *d, const struct x86_xsave *h, const struct x86_
         check(d, "ftw", h->ftw, g->ftw);
         for (unsigned n = 0; n < 8; n++)
             check_bytes(d, "st", n, h->st[n], g->st[n], 10);
+        /* AMD's processors keep the pointers of errors that are pending only. */
+        if (h->fsw & 0x80) {
+            check(d, "fop", h->fop, g->fop);
+            check(d, "fip", h->fip, g->fip);
+            check(d, "fdp", h->fdp, g->fdp);
+        }
     }
     check(d, "mxcsr", h->mxcsr, g->mxcsr);
     for (unsigned n = 0; n < 8; n++) {

@@ -261,29 +261,32 @@ bool bind_pushf(struct x86_decode *d, struct x86_insn *i)
 
 HANDLER(enter)
 {
-    uint64_t sp = c->s.reg[X86_RSP], frame, bp = c->s.reg[X86_RBP];
+    uint64_t sp = c->s.reg[X86_RSP], frame, new_bp, bp = c->s.reg[X86_RBP];
     unsigned level = i->aux & 31, size = i->size;
-    uint64_t saved[32];
     unsigned slots = 1 + level;
 
     X86_BEGIN(c, i);
     frame = (sp - size) & c->sp_mask;
-    for (unsigned n = 1; n < level; n++)
-        saved[n] = x86_read(c, X86_SS, (bp - n * size) & c->sp_mask, size);
-    for (unsigned n = 0; n < slots; n++)
-        x86_probe_write(c, X86_SS, (sp - (n + 1) * size) & c->sp_mask, size);
+    new_bp = (sp & ~c->sp_mask) | frame; /* all of ESP, also where the stack has 16 bits */
+    for (unsigned n = 0; n < slots; n++) { /* whatever can fault does so now */
+        if (n > 0 && n < level)
+            x86_read(c, X86_SS, (bp - n * size) & c->sp_mask, size);
+        x86_probe_write(c, X86_SS, (frame - n * size) & c->sp_mask, size);
+    }
     /* The manual's last step: the new stack top must be writable. */
     sp = (sp - slots * size - i->imm) & c->sp_mask;
     x86_probe_write(c, X86_SS, sp, size);
     x86_write(c, X86_SS, frame, zext(bp, size), size);
+    /* One after the other: what is copied may have been pushed just now. */
     for (unsigned n = 1; n < level; n++)
-        x86_write(c, X86_SS, (frame - n * size) & c->sp_mask, saved[n], size);
+        x86_write(c, X86_SS, (frame - n * size) & c->sp_mask,
+                  x86_read(c, X86_SS, (bp - n * size) & c->sp_mask, size), size);
     if (level)
-        x86_write(c, X86_SS, (frame - level * size) & c->sp_mask, zext(frame, size), size);
+        x86_write(c, X86_SS, (frame - level * size) & c->sp_mask, zext(new_bp, size), size);
     if (size == 2)
-        X86_REG16(c, X86_RBP * 8) = (uint16_t)frame;
+        X86_REG16(c, X86_RBP * 8) = (uint16_t)new_bp;
     else
-        c->s.reg[X86_RBP] = size == 4 ? (uint32_t)frame : frame;
+        c->s.reg[X86_RBP] = size == 4 ? (uint32_t)new_bp : new_bp;
     stack_set(c, sp);
     X86_NEXT(c, i);
 }
