@@ -120,6 +120,13 @@ static bool __attribute__((noinline)) try_event(struct x86_vcpu *c, const struct
     return true;
 }
 
+/*
+ * Benign events may follow each other without end: a task gate for #AC, and in
+ * its task a misaligned stack at CPL 3 with AC set. A processor goes on for ever
+ * and takes no interrupt; here it shuts down, since the host has to go on.
+ */
+#define MAX_IN_A_ROW 16
+
 /* What becomes of a fault met while delivering e; false: shutdown. */
 static bool combine(struct x86_vcpu *c, struct event *e)
 {
@@ -143,6 +150,7 @@ void x86_deliver(struct x86_vcpu *c, enum x86_event_kind kind, uint8_t vector, b
     struct event e = {kind, vector, has_error, error};
     const struct x86_insn *cur = c->cur;
     bool in_insn = c->in_insn;
+    unsigned in_a_row = 1;
     jmp_buf saved;
 
     memcpy(&saved, &c->unwind, sizeof saved);
@@ -150,6 +158,8 @@ void x86_deliver(struct x86_vcpu *c, enum x86_event_kind kind, uint8_t vector, b
     c->in_insn = true;
     c->s.shadow = 0;
     c->step_trap = false;
+    /* Time passes also in a guest whose handlers fault at once, for ever. */
+    c->s.icount++;
     if (c->s.activity == X86_HALTED)
         c->s.activity = X86_RUNNING;
     /* The instruction starts again, and its breakpoints with it. */
@@ -162,7 +172,7 @@ void x86_deliver(struct x86_vcpu *c, enum x86_event_kind kind, uint8_t vector, b
     c->fault_depth = 0;
     record(c, &e);
     while (!try_event(c, &e)) {
-        if (!combine(c, &e)) {
+        if (!combine(c, &e) || ++in_a_row > MAX_IN_A_ROW) {
             c->s.activity = X86_SHUTDOWN;
             x86_state_changed(c);
             break;

@@ -7,7 +7,8 @@
  * breakpoints). A fault unwinds to run(), which delivers it and goes on.
  *
  * What is retired: handlers of a block run in order, so at any moment the
- * instructions before c->cur are; REP adds its iterations itself.
+ * instructions before c->cur are; REP adds its iterations itself, and delivery
+ * of an event counts as one (exception.c).
  */
 #include "engine/interp/interp.h"
 
@@ -147,6 +148,9 @@ static void run_blocks(struct x86_vcpu *c)
             b = last->link[next];
         } else {
             bool linkable = next != NEXT_LOOKUP && ((lin ^ page) & PAGE_MASK) == 0;
+            /* A fetch sets A bits and faults: not before its time. */
+            if (unlikely(c->s.icount >= c->budget_end))
+                return;
             c->cur = &at_start;
             if (unlikely(!fetch_allowed(c, 1)))
                 x86_raise_gp(c, 0);
