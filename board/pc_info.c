@@ -115,7 +115,7 @@ void pc_build_smbios(struct pc *pc, gpa_t tables)
 
     x86_cpuid(pc->cpu[0], 1, 0, leaf);
     c.cpu_signature = leaf[CPUID_EAX];
-    c.cpu_features = leaf[CPUID_EDX];
+    c.cpu_features = leaf[CPUID_EDX] | 1u << 9; /* the APIC, enabled or not just now */
     memcpy(c.uuid, pc->uuid, sizeof c.uuid);
     smbios_build(&pc->smbios, &c, tables);
 }

@@ -71,8 +71,6 @@ static void leaf_1(struct x86_vcpu *c, uint32_t subleaf, uint32_t out[4])
         out[CPUID_ECX] |= 1u << 27;
     if (!(lapic_base_msr(c->lapic) & BIT(11)))
         out[CPUID_EDX] &= ~(1u << 9); /* APIC globally disabled: SDM Vol. 3, 10.4.3 */
-    /* The update revision appears when CPUID(1) runs: SDM Vol. 3, 9.11.7.1. */
-    c->s.bios_sign_id = (uint64_t)X86_MICROCODE_REVISION << 32;
 }
 
 /* Leaf 4. sharing: log2 of how many processors at most, or the package. */
@@ -91,10 +89,11 @@ static const struct cache {
 static void leaf_4(struct x86_vcpu *c, uint32_t subleaf, uint32_t out[4])
 {
     uint32_t package = (1u << id_bits(c)) - 1;
-    const struct cache *cache = &caches[subleaf];
+    const struct cache *cache;
 
     if (subleaf >= ARRAY_SIZE(caches))
         return;
+    cache = &caches[subleaf];
     out[CPUID_EAX] = cache->type | (uint32_t)cache->level << 5 | 1u << 8 |
                      (cache->package ? package : 0) << 14 | package << 26;
     out[CPUID_EBX] = (64 - 1) | (cache->ways - 1u) << 22;

@@ -161,7 +161,7 @@ static inline bool x86_model_has(const struct x86_model *m, enum x86_feature f)
 int x86_model_parse(struct x86_model *m, const char *spec, struct error *err);
 
 /* What the guest reads, dynamic bits (OSXSAVE, OSPKE, APIC id, XSAVE sizes)
- * included. */
+ * included. Changes nothing: the board asks too. */
 void x86_cpuid(struct x86_vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 
 /* Can this host execute instructions of that feature (asked by max, doctor)? */

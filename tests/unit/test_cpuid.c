@@ -185,13 +185,14 @@ static void test_dynamic_bits(void **state)
     assert_true(lapic_set_base_msr(c->lapic, 0xfee00000));
     assert_false(bit(c, X86_FEAT_APIC));
 
-    /* The microcode revision appears with CPUID(1). */
+    /* The microcode revision appears with the instruction, not because the board
+     * asks (tests/fuzz/corpus). */
     assert_true(x86_msr_write(c, 0x8b, 0));
     assert_true(x86_msr_read(c, 0x8b, &value));
     assert_int_equal(value, 0);
     bit(c, X86_FEAT_FPU);
     assert_true(x86_msr_read(c, 0x8b, &value));
-    assert_int_equal(value, (uint64_t)X86_MICROCODE_REVISION << 32);
+    assert_int_equal(value, 0);
     fixture_stop(&f);
 }
 

@@ -159,6 +159,9 @@ HANDLER(cpuid)
     X86_BEGIN(c, i);
     x86_drain_stores();
     x86_cpuid(c, (uint32_t)c->s.reg[X86_RAX], (uint32_t)c->s.reg[X86_RCX], out);
+    /* The update revision appears when CPUID(1) runs: SDM Vol. 3, 9.11.7.1. */
+    if ((uint32_t)c->s.reg[X86_RAX] == 1)
+        c->s.bios_sign_id = (uint64_t)X86_MICROCODE_REVISION << 32;
     c->s.reg[X86_RAX] = out[CPUID_EAX];
     c->s.reg[X86_RBX] = out[CPUID_EBX];
     c->s.reg[X86_RCX] = out[CPUID_ECX];
