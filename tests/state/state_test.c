@@ -117,7 +117,8 @@ static void take_output(void *ctx, const uint8_t *data, size_t n)
         if (!m->output)
             fail("out of memory");
     }
-    memcpy(m->output + m->output_bytes, data, n);
+    if (n)
+        memcpy(m->output + m->output_bytes, data, n);
     m->output_bytes += n;
     m->output[m->output_bytes] = 0;
 }
@@ -144,6 +145,7 @@ static struct machine *machine_create(const struct guest *g, unsigned cpus, uint
 
     if (!m)
         fail("out of memory");
+    take_output(m, NULL, 0); /* so that it is never NULL */
     if (g->kernel) {
         board.kernel = guest_file(g->kernel, kernel);
         board.initrd[0] = guest_file(g->initrd, initrd);
@@ -242,9 +244,8 @@ static int compare_times(const void *a, const void *b)
 
 static void must_have_said(const struct guest *g, const struct machine *m)
 {
-    if (!m->output || !strstr(m->output, g->said))
-        fail("the guest did not get as far as saying \"%s\":\n%s", g->said,
-             m->output ? m->output : "");
+    if (!strstr(m->output, g->said))
+        fail("the guest did not get as far as saying \"%s\":\n%s", g->said, m->output);
 }
 
 /* ---- the same future ---- */
@@ -293,7 +294,7 @@ static void check_future(const struct guest *g, unsigned cpus, unsigned points, 
         if (a->output_bytes - before != b->output_bytes ||
             memcmp(a->output + before, b->output, b->output_bytes))
             fail("loaded at %llu ns, the machines say different things:\n%s\n%s",
-                 (unsigned long long)now, a->output + before, b->output ? b->output : "");
+                 (unsigned long long)now, a->output + before, b->output);
         machine_end(b);
     }
     if (run_until(a, g->boot_ns + g->future_ns) != VM_EXIT_LIMIT)
