@@ -21,6 +21,10 @@ while [ "$(date +%s)" -lt "$end" ]; do
             exit 1
         fi
     done
+    if ! build/guest_fuzz --seed "$seed" --seconds 60; then
+        echo "soak: hostile guests of seed $seed failed" >&2
+        exit 1
+    fi
     runs=$((runs + 1))
     seed=$((seed + 1))
 done
