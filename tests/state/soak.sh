@@ -21,6 +21,7 @@ for ((round = 0; round < rounds; round++)); do
     for cpus in 1 2 4; do
         run future linux $cpus 60 $seed
         run future bios $cpus 400 $seed
+        run hop linux $cpus
         run twice linux $cpus 50 load
         run twice bios $cpus 50 load
     done

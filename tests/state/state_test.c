@@ -7,6 +7,8 @@
  *        state_test twice GUEST CPUS POINTS [load]  boot twice and compare at POINTS
  *           times; the second time in pieces, and with `load` while other
  *           programs take the host's processors
+ *        state_test hop GUEST CPUS  in real time: boot, and move to a new machine
+ *           several times a second until the guest has answered
  *        state_test damage GUEST COUNT SEED         load COUNT damaged states, and run
  *           what loads: it must not crash
  *
@@ -135,10 +137,11 @@ static const char *guest_file(const char *name, char path[static 512])
     return path;
 }
 
+/* seed 0: a machine in real time. */
 static struct machine *machine_create(const struct guest *g, unsigned cpus, uint64_t seed)
 {
     struct machine *m = calloc(1, sizeof *m);
-    struct vm_config config = {.deterministic = true, .seed = seed};
+    struct vm_config config = {.deterministic = seed != 0, .seed = seed};
     struct pc_config board = {.memory_bytes = g->memory, .cpus = cpus, .engine = &interp_engine};
     char kernel[512], initrd[512];
     struct error err = {""};
@@ -390,6 +393,52 @@ static void check_twice(const struct guest *g, unsigned cpus, unsigned points, b
     machine_end(a);
 }
 
+/* ---- from machine to machine in real time ---- */
+
+enum { HOP_MS = 200, HOPS_MOST = 3000, ASKED_EVERY_MS = 1000 };
+
+static void check_hop(const struct guest *g, unsigned cpus)
+{
+    struct char_script_event asked[HOPS_MOST];
+    struct guest patient = *g;
+    struct machine *a, *b;
+    unsigned hops = 0;
+    uint64_t now = 0;
+
+    /* When it will be ready nobody knows: it is asked again and again. */
+    for (unsigned i = 0; i < ARRAY_SIZE(asked); i++)
+        asked[i] = (struct char_script_event){(i + 1) * ASKED_EVERY_MS * NS_PER_MS,
+                                              g->script[g->script_length - 1].bytes};
+    patient.script = asked;
+    patient.script_length = ARRAY_SIZE(asked);
+    a = machine_create(&patient, cpus, 0);
+    for (;;) {
+        struct state_stream s = {0};
+        struct error err = {""};
+
+        if (run_until(a, now + HOP_MS * NS_PER_MS) != VM_EXIT_LIMIT)
+            fail("the machine ended after %u hops:\n%s", hops, a->output);
+        if (strstr(a->output, g->said))
+            break;
+        if (++hops == HOPS_MOST)
+            fail("no answer after %u hops:\n%s", hops, a->output);
+        save(a, &s);
+        b = machine_create(&patient, cpus, 0);
+        if (vm_state_load(b->vm, &s, &err))
+            fail("load: %s", err.text);
+        state_stream_free(&s);
+        now = clock_now_ns(&a->vm->clock);
+        if (clock_now_ns(&b->vm->clock) != now)
+            fail("the loaded machine has another time");
+        must_be_same(a, b, "in real time, right after loading, at", now);
+        take_output(b, (const uint8_t *)a->output, a->output_bytes);
+        machine_end(a);
+        a = b;
+    }
+    printf("%s, %u processors, real time: answered after %u hops\n", g->name, cpus, hops);
+    machine_end(a);
+}
+
 /* ---- damaged states ---- */
 
 struct section {
@@ -524,10 +573,12 @@ int main(int argc, char **argv)
     else if (g && (argc == 5 || argc == 6) && !strcmp(argv[1], "twice"))
         check_twice(g, (unsigned)number(argv[3], VM_MAX_VCPUS),
                     (unsigned)number(argv[4], MAX_POINTS), argc == 6 && !strcmp(argv[5], "load"));
+    else if (g && argc == 4 && !strcmp(argv[1], "hop"))
+        check_hop(g, (unsigned)number(argv[3], VM_MAX_VCPUS));
     else if (g && argc == 5 && !strcmp(argv[1], "damage"))
         check_damage(g, (unsigned)number(argv[3], UINT32_MAX), number(argv[4], UINT64_MAX));
     else
         fail("usage: future GUEST CPUS POINTS SEED | twice GUEST CPUS POINTS [load] | "
-             "damage GUEST COUNT SEED");
+             "hop GUEST CPUS | damage GUEST COUNT SEED");
     return 0;
 }
