@@ -27,6 +27,8 @@ enum ram_kind {
     RAM_ROM,    /* guest writes are dropped; the host may write */
 };
 
+#define CODE_MARKING_SIZE 64
+
 struct ram_block {
     struct vm *vm;
     const char *name;
@@ -40,6 +42,9 @@ struct ram_block {
      * (see engine/), so every writer must look here after it has written.
      */
     _Atomic uint64_t *code_lines;
+    /* How many processors have set bits of such a word, by the page's number
+     * modulo the size, and have not yet told all others. */
+    _Atomic uint32_t code_marking[CODE_MARKING_SIZE];
     struct ram_block *next;
 };
 
