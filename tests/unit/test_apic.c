@@ -430,6 +430,13 @@ static void test_init_and_startup(void **state)
     assert_int_equal(s->sipi_pending, 0);
     s->init_pending = 0;
 
+    /* The pin: what port 92H and the keyboard controller pull. */
+    lapic_init_pin(all[1]);
+    assert_true(events(1) & EVENT_INIT);
+    lapic_take_startup(all[1]);
+    assert_int_equal(s->init_pending, 1);
+    s->init_pending = 0;
+
     /* INIT keeps id and mode, resets the rest. */
     to_x2apic(all[1]);
     msr_wr(all[1], REG_TPR, 0x50);

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "vm/state_hash.h"
@@ -386,12 +387,88 @@ static void test_damaged_machine(void **state)
     machine_destroy(real);
 }
 
+/* ---- what differs ---- */
+
+struct lines {
+    unsigned count;
+    char text[8][512];
+};
+
+static void take_line(void *ctx, const char *line)
+{
+    struct lines *l = ctx;
+
+    assert_true(l->count < ARRAY_SIZE(l->text));
+    snprintf(l->text[l->count++], sizeof l->text[0], "%s", line);
+}
+
+static void test_diff(void **state)
+{
+    struct machine *a = machine_create(true), *b = machine_create(true);
+    struct state_stream x = {0}, y = {0};
+    struct lines lines = {0};
+    struct error err;
+    uint64_t seed = 3;
+
+    machine_fill(a);
+    machine_fill(b);
+    assert_int_equal(vm_state_save(a->vm, &x, &err), 0);
+    assert_int_equal(vm_state_save(b->vm, &y, &err), 0);
+    assert_int_equal(vm_state_diff(a->vm, &x, &y, take_line, &lines, 8), 0);
+    assert_int_equal(lines.count, 0);
+
+    b->gadget.words[2] = 0x99;
+    b->gadget.fifo[3] ^= 1;
+    b->gadget.two[1].flag = !b->gadget.two[1].flag;
+    timer_arm(&b->gadget.timer, 77777);
+    b->ram->host[7 * 4096 + 5] = 0xab; /* a page that the other does not have */
+    y.used = 0;
+    assert_int_equal(vm_state_save(b->vm, &y, &err), 0);
+    assert_int_equal(vm_state_diff(a->vm, &x, &y, take_line, &lines, 8), 5);
+    assert_int_equal(lines.count, 5);
+    assert_non_null(strstr(lines.text[0], "gadget gadget0: words[2]: "));
+    assert_non_null(strstr(lines.text[0], " and 0x99"));
+    assert_non_null(strstr(lines.text[1], "fifo: 1 bytes differ, the first at 0x3"));
+    assert_non_null(strstr(lines.text[2], "two[1].flag: "));
+    assert_non_null(strstr(lines.text[3], "timer: "));
+    assert_non_null(strstr(lines.text[4], "ram ram: page 0x7: 1 bytes differ, the first at "
+                                          "offset 0x7005: 00 and ab"));
+
+    /* No more lines than asked for, but all are counted. */
+    lines.count = 0;
+    assert_int_equal(vm_state_diff(a->vm, &x, &y, take_line, &lines, 2), 5);
+    assert_int_equal(lines.count, 2);
+
+    /* Damaged streams: anything but a step outside. */
+    for (size_t cut = 0; cut < y.used; cut += cut < 700 ? 1 : 501) {
+        struct state_stream part = {.data = y.data, .used = cut};
+
+        assert_true(vm_state_diff(a->vm, &x, &part, take_line, &lines, 0) > 0);
+    }
+    for (int i = 0; i < 3000; i++) {
+        size_t at;
+        uint8_t was;
+
+        seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+        at = (seed >> 33) % (i % 2 ? y.used : 700);
+        was = y.data[at];
+        y.data[at] = (uint8_t)(seed >> 20);
+        (void)vm_state_diff(a->vm, &x, &y, take_line, &lines, 0);
+        y.data[at] = was;
+    }
+    state_stream_free(&x);
+    state_stream_free(&y);
+    machine_destroy(a);
+    machine_destroy(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_section),         cmocka_unit_test(test_versions),
         cmocka_unit_test(test_damaged_section), cmocka_unit_test(test_hash_pieces),
         cmocka_unit_test(test_machine),         cmocka_unit_test(test_damaged_machine),
+        cmocka_unit_test(test_diff),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
