@@ -7,7 +7,7 @@
  *
  * Invalidation follows Vol. 3, 4.10.4.1, and goes beyond it where our TLB
  * entries hold the result of a bit that a processor applies at each access:
- * CR0.WP, CR4.PKE.
+ * CR0.WP, CR4.SMAP, CR4.PKE.
  *
  * Threading: the vCPU's own.
  */
@@ -131,7 +131,8 @@ static void cr4_write(struct x86_vcpu *c, uint64_t value)
         x86_raise_gp(c, 0);
 
     s->cr4 = value;
-    if ((changed & (CR4_PGE | CR4_PAE | CR4_PKE)) || (off & CR4_PCIDE) || (on & CR4_SMEP))
+    if ((changed & (CR4_PGE | CR4_PAE | CR4_PKE)) || (off & CR4_PCIDE) ||
+        (on & (CR4_SMEP | CR4_SMAP)))
         x86_tlb_flush_all(c);
     if (off & CR4_PCIDE)
         x86_load_cr3(c, s->cr3); /* PCID 000H from here on; cannot fault in this mode */
