@@ -72,11 +72,15 @@ static void timer_rearm(struct lapic *l)
 
     if (!(l->lvt[LVT_TIMER] & LVT_MASKED)) {
         if (timer_mode(l) == TIMER_TSC_DEADLINE) {
-            uint64_t left = l->tsc_deadline - x86_tsc(l->c);
+            uint64_t now = x86_tsc(l->c);
 
-            /* Centuries ahead is never, and must not overflow. */
-            if (l->tsc_deadline && left < BIT(60))
-                at = clock_tsc_to_ns(clock, clock_tsc(clock) + left);
+            /* It may have passed since the caller looked: then the machine's
+             * timer makes the owner look again at once. Centuries ahead is
+             * never, and must not overflow. */
+            if (l->tsc_deadline && l->tsc_deadline <= now)
+                at = clock_now_ns(clock);
+            else if (l->tsc_deadline && l->tsc_deadline - now < BIT(60))
+                at = clock_tsc_to_ns(clock, clock_tsc(clock) + (l->tsc_deadline - now));
         } else if (l->timer_count) {
             at = clock_ticks_to_ns(expiry_tick(l), APIC_TIMER_HZ);
         }
