@@ -130,8 +130,10 @@ static const struct {
     {ONE(CALL), WHEN_FAR_MODE, IGN_CASE,
      "whether a far call into another mode pushes by the old or the new mode's stack"},
     {ANY, WHEN_HOST_MM, IGN_CASE, "MXCSR.MM, which only AMD's processors have, was set"},
+    {ONE(RET), WHEN_FAR_W, IGN_CASE,
+     "AMD compares all 64 bits of the offset with the limit of a compatibility segment"},
     {ONE(RET), WHEN_FAR_SP16, IGN_CASE,
-     "AMD adds the immediate of a 32-bit far return to ESP on a 16-bit stack"},
+     "AMD adds the immediate of a far return to ESP on a 16-bit stack"},
     {ANY, WHEN_BORDER, IGN_CASE,
      "an operand that begins below the canonical border and ends above it"},
     {ONE(CVTPI2PD), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
@@ -235,7 +237,7 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
     case WHEN_HOST_MM:
         return host->out.x.mxcsr >> 17 & 1;
     case WHEN_FAR_SP16:
-        return d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR && d->z.operand_width == 32 &&
+        return d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR &&
                k->in.sel[X86_SS] == LDT_SELECTOR(LDT_STACK16);
     case WHEN_FAR_W:
         return d->z.raw.rex.W && d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;

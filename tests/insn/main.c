@@ -139,6 +139,12 @@ static void choose_forms(struct run *r)
 
 /* ---- cases ---- */
 
+static bool is_evex(const struct run *r, unsigned form)
+{
+    return r->forms.form[form / CODE_SIZES].t[form % CODE_SIZES].encoding ==
+           ZYDIS_INSTRUCTION_ENCODING_EVEX;
+}
+
 static void make_case(struct run *r, struct insn_case *k)
 {
     do {
@@ -147,6 +153,9 @@ static void make_case(struct run *r, struct insn_case *k)
 
         rng_next(&pick);
         form = r->chosen[rng_next(&pick) % r->chosen_count];
+        /* Most forms are AVX-512's, most bugs are not. */
+        for (unsigned n = 0; n < 10 && rng_percent(&pick, 90) && is_evex(r, form); n++)
+            form = r->chosen[rng_next(&pick) % r->chosen_count];
         /* Most software is 64-bit. */
         if (form % CODE_SIZES != CODE_64 && rng_percent(&pick, 40) &&
             r->forms.form[form / CODE_SIZES].t[CODE_64].valid)

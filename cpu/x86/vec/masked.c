@@ -259,7 +259,8 @@ static void store_bytes(struct x86_vcpu *c, const struct x86_insn *i, uint64_t e
 {
     uint64_t selected = 0;
 
-    x86_probe_write(c, i->seg, ea, bytes);
+    for (unsigned n = 0; n < bytes; n += 8) /* alignment is checked for quadwords */
+        x86_probe_write(c, i->seg, ea + n, 8);
     for (unsigned n = 0; n < bytes; n++)
         selected |= (uint64_t)(mask[n] >> 7) << n;
     memcpy(c->vec->bounce, data, bytes);
