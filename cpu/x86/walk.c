@@ -124,6 +124,8 @@ bool walk_allows(const struct x86_vcpu *c, const struct walk *w, enum x86_access
     bool wp = c->s.cr0 & CR0_WP;
     bool ok;
 
+    if (!(c->s.cr0 & CR0_PG)) /* then SMAP, too, has nothing to say */
+        return true;
     if (user) {
         ok = w->u && (access == ACCESS_READ || (access == ACCESS_WRITE && w->w) ||
                       (access == ACCESS_FETCH && w->x));
