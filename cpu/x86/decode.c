@@ -500,7 +500,8 @@ enum x86_decode_result x86_decode_one(struct x86_vcpu *c, uint32_t mode, const u
     if (bind(&d, i))
         return DECODE_OK;
 undefined:
-    *i = (struct x86_insn){.offset = offset, .number = number, .length = 1};
+    *i = (struct x86_insn){.offset = offset, .number = number, .length = 1,
+                           .imm = ZYAN_SUCCESS(status) ? d.z.length : MIN(available, 15)};
     bind_ud(&d, i);
-    return DECODE_OK;
+    return DECODE_UNDEFINED;
 }

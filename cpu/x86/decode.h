@@ -50,9 +50,10 @@ unsigned x86_reg_offset(ZydisRegister r);
 enum x86_seg_index x86_seg_of(ZydisRegister r);
 
 enum x86_decode_result {
-    DECODE_OK,       /* bound; what is undefined is bound to #UD */
-    DECODE_MORE,     /* the bytes available do not hold it whole */
-    DECODE_TOO_LONG, /* more than 15 bytes: #GP(0) */
+    DECODE_OK,        /* bound */
+    DECODE_MORE,      /* the bytes available do not hold it whole */
+    DECODE_TOO_LONG,  /* more than 15 bytes: #GP(0) */
+    DECODE_UNDEFINED, /* bound to #UD; i->imm: how many bytes that depends on */
 };
 
 /* Decodes and binds the instruction at bytes; i->offset and i->number must be

@@ -157,9 +157,9 @@ static void unmark(struct x86_vcpu *c, const struct code_page *p)
     if (c->vm->vcpu_count > 1)
         return;
     for (const struct x86_block *b = p->blocks; b; b = b->page_next[which_page(b, p->host)]) {
-        uint64_t start = (uint64_t)(b->host - p->host), bytes = b->bytes;
+        uint64_t start = (uint64_t)(b->host - p->host), bytes = b->looked;
         if (which_page(b, p->host) == 1) {
-            bytes = b->bytes - (PAGE_SIZE - ((uint64_t)b->host & ~PAGE_MASK));
+            bytes = b->looked - (PAGE_SIZE - ((uint64_t)b->host & ~PAGE_MASK));
             start = 0;
         } else {
             bytes = MIN(bytes, PAGE_SIZE - start);
@@ -229,8 +229,8 @@ static bool invalidate_page(struct x86_vcpu *c, const uint8_t *page, uint64_t st
     for (b = p->blocks; b; b = next) {
         unsigned which = which_page(b, page);
         uint64_t at = which ? 0 : (uint64_t)(b->host - page);
-        uint64_t last = which ? b->bytes - (PAGE_SIZE - ((uint64_t)b->host & ~PAGE_MASK))
-                              : at + b->bytes;
+        uint64_t last = which ? b->looked - (PAGE_SIZE - ((uint64_t)b->host & ~PAGE_MASK))
+                              : at + b->looked;
         next = b->page_next[which];
         if (at >= end || last <= start)
             continue;
@@ -327,12 +327,15 @@ static unsigned decode_run(struct x86_vcpu *c, struct x86_block *b, const uint8_
     unsigned limit = mode & MODE_SINGLE ? 1 : BLOCK_MAX_INSNS;
 
     b->count = 0;
-    b->bytes = 0;
+    b->bytes = b->looked = 0;
     while (b->count < limit) {
         struct x86_insn *i = &b->insn[b->count];
+        enum x86_decode_result result;
+
         i->offset = b->bytes;
         i->number = b->count;
-        switch (x86_decode_one(c, mode, bytes + b->bytes, available - b->bytes, i)) {
+        result = x86_decode_one(c, mode, bytes + b->bytes, available - b->bytes, i);
+        switch (result) {
         case DECODE_MORE:
             return b->count;
         case DECODE_TOO_LONG:
@@ -340,10 +343,14 @@ static unsigned decode_run(struct x86_vcpu *c, struct x86_block *b, const uint8_
                                    .length = 15, .flags = INSN_LAST};
             break;
         case DECODE_OK:
+        case DECODE_UNDEFINED:
             break;
         }
         b->count++;
         b->bytes += i->length;
+        b->looked = b->bytes;
+        if (result == DECODE_UNDEFINED)
+            b->looked = (uint16_t)(i->offset + i->imm);
         if (i->flags & INSN_LAST)
             break;
     }
@@ -428,15 +435,15 @@ static struct x86_block *decode_crossing(struct x86_vcpu *c, gva_t lin, uint32_t
     decode_run(c, b, bytes, 15, mode | MODE_SINGLE);
     b->host = host;
     b->second_host = ram2->host + offset2;
-    if (b->bytes <= in_first) /* it fits after all: the page was cut short */
+    if (b->looked <= in_first) /* it fits after all: the page was cut short */
         b->second_host = NULL;
-    else if (!mark_lines(c, ram2, offset2, b->bytes - in_first))
+    else if (!mark_lines(c, ram2, offset2, b->looked - in_first))
         return NULL;
-    if (!mark_lines(c, ram, offset + (lin & ~PAGE_MASK), MIN(in_first, b->bytes)))
+    if (!mark_lines(c, ram, offset + (lin & ~PAGE_MASK), MIN(in_first, b->looked)))
         return NULL;
     memcpy(again, host, in_first);
     memcpy(again + in_first, ram2->host + offset2, 15 - in_first);
-    if (memcmp(bytes, again, b->bytes) != 0)
+    if (memcmp(bytes, again, b->looked) != 0)
         return NULL;
     terminate(b);
     insert(in, b);
@@ -467,9 +474,9 @@ static struct x86_block *decode_block(struct x86_vcpu *c, gva_t lin, uint32_t mo
         return decode_crossing(c, lin, mode, page);
     }
     in->used = used;
-    if (!mark_lines(c, ram, page_offset + (lin & ~PAGE_MASK), b->bytes))
+    if (!mark_lines(c, ram, page_offset + (lin & ~PAGE_MASK), b->looked))
         return NULL;
-    if (memcmp(copy, host, b->bytes) != 0)
+    if (memcmp(copy, host, b->looked) != 0)
         return NULL;
     arena_alloc(in, sizeof *b + (b->count + 1u) * sizeof(struct x86_insn));
     terminate(b);

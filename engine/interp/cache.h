@@ -19,6 +19,7 @@ struct x86_block {
     uint32_t mode;       /* enum x86_mode */
     uint16_t count;      /* instructions */
     uint16_t bytes;
+    uint16_t looked; /* bytes that it was made from: more, where the last is undefined */
     bool cached; /* false: for one use only */
     struct x86_block *link[2]; /* successors by enum x86_next, within its page */
     struct x86_block *hash_next;

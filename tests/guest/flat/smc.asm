@@ -106,6 +106,16 @@ main:
     movlps [.vector], xmm0
 .vector:
     times 4 ud2
+    ; ---- an undefined instruction is made good by its last byte ----
+    mov dword [CODE + 0x7e], 0xc3c801f0 ; LOCK ADD EAX, ECX; RET: #UD
+    mov ebx, CODE + 0x7e
+    TRY 6, 0, call rbx
+    mov byte [CODE + 0x80], 0x0e        ; LOCK ADD [RSI], ECX
+    mov esi, 0x412800
+    mov qword [rsi], 5
+    mov ecx, 3
+    call rbx
+    CHECK [0x412800], 8
     ; ---- an instruction across two pages ----
     mov byte [OTHER - 2], 0xb8          ; MOV EAX, imm32
     mov dword [OTHER - 1], 0x01020304
