@@ -37,6 +37,7 @@ const char *known_never(ZydisMnemonic m)
 
 #define BCD_WHY "undefined flags; 64-bit mode has no such instruction to take them from"
 
+#define WRAP_WHY "elements of AMD's masked moves wrap at the address size, one operand does not"
 #define TF_WHY "a fault after some elements may become a trap (SDM Vol. 2, VGATHERDPS)"
 
 /* What else must hold for a row to count. */
@@ -58,6 +59,8 @@ enum when {
     WHEN_FAR_MODE,     /* from or to 64-bit mode */
     WHEN_BORDER,
     WHEN_HOST_MM,
+    WHEN_WRAPPED,      /* page faults 4 GiB apart, with 32-bit addresses */
+    WHEN_CPU_SELECTOR,
     WHEN_FAR_SP16,
     WHEN_SS,           /* the host #GP, the guest #SS */
     WHEN_ALL_FAULT,    /* both fault, perhaps differently */
@@ -129,6 +132,10 @@ static const struct {
     {ONE(CALL), WHEN_ALL_FAULT, IGN_CASE, "AMD pushes before it looks at the target"},
     {ONE(CALL), WHEN_FAR_MODE, IGN_CASE,
      "whether a far call into another mode pushes by the old or the new mode's stack"},
+    {ZYDIS_MNEMONIC_VPMASKMOVD, ZYDIS_MNEMONIC_VPMASKMOVQ, WHEN_WRAPPED, IGN_CR2, WRAP_WHY},
+    {ZYDIS_MNEMONIC_VMASKMOVPD, ZYDIS_MNEMONIC_VMASKMOVPS, WHEN_WRAPPED, IGN_CR2, WRAP_WHY},
+    {ANY, WHEN_CPU_SELECTOR, IGN_CASE,
+     "the host's GDT has the processor's number in the limit of segment 15"},
     {ANY, WHEN_HOST_MM, IGN_CASE, "MXCSR.MM, which only AMD's processors have, was set"},
     {ONE(RET), WHEN_FAR_W, IGN_CASE,
      "AMD compares all 64 bits of the offset with the limit of a compatibility segment"},
@@ -234,6 +241,14 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
     case WHEN_BORDER:
         return host->vector == VEC_PF && (guest->vector == VEC_GP || guest->vector == VEC_SS) &&
                host->cr2 >= 0x7ffffffff000 && host->cr2 < 0x800000000000;
+    case WHEN_WRAPPED:
+        return d->z.address_width == 32 && host->cr2 + 0x100000000 == guest->cr2;
+    case WHEN_CPU_SELECTOR:
+        for (unsigned n = 0; n < X86_SEG_COUNT; n++) {
+            if ((host->out.sel[n] & ~3) == 0x78)
+                return true;
+        }
+        return false;
     case WHEN_HOST_MM:
         return host->out.x.mxcsr >> 17 & 1;
     case WHEN_FAR_SP16:

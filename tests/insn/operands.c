@@ -261,7 +261,12 @@ static uint16_t any_selector(struct rng *r)
         LDT_SELECTOR(LDT_COUNT), 0x10, 0x18, 0x28, 0x2a, 0x20, 0x30, 0x4, 0xfff8, 0xffff, 0x80,
     };
 
-    return rng_percent(r, 92) ? s[rng_below(r, ARRAY_SIZE(s))] : (uint16_t)rng_next(r);
+    uint16_t any = (uint16_t)rng_next(r);
+
+    /* Entries 12 to 15 of the host's GDT are the thread's and the processor's. */
+    if (!(any & 4) && any >> 3 >= 12 && any >> 3 <= 15)
+        any = 0xfff8;
+    return rng_percent(r, 92) ? s[rng_below(r, ARRAY_SIZE(s))] : any;
 }
 
 static uint16_t any_code_selector(struct rng *r, const struct insn_case *k)
