@@ -125,14 +125,18 @@ void apic_timer_look(struct lapic *l)
 
 uint32_t apic_timer_current(struct lapic *l)
 {
-    uint64_t gone;
+    for (;;) {
+        uint64_t gone;
 
-    apic_timer_look(l);
-    if (!l->timer_count || timer_mode(l) == TIMER_TSC_DEADLINE)
-        return 0;
-    /* The clock goes on between the look and here. */
-    gone = (crystal_now(l) - l->timer_tick) >> timer_divisor_shift(l);
-    return gone < l->timer_count ? l->timer_count - (uint32_t)gone : 0;
+        apic_timer_look(l);
+        if (!l->timer_count || timer_mode(l) == TIMER_TSC_DEADLINE)
+            return 0;
+        gone = (crystal_now(l) - l->timer_tick) >> timer_divisor_shift(l);
+        if (gone < l->timer_count)
+            return l->timer_count - (uint32_t)gone;
+        /* The clock went on since the look. Who reads zero shall find the
+         * interrupt in the IRR: look again. */
+    }
 }
 
 void apic_timer_set_initial(struct lapic *l, uint32_t count)
