@@ -32,6 +32,12 @@ void x86_seg_changed(struct x86_vcpu *c, enum x86_seg_index n)
         c->sp_mask = d->attr & SEG_DB ? 0xffffffff : 0xffff;
     /* Bases of ES, CS, SS, DS are zero in 64-bit mode (SDM Vol. 3, 3.4.4). */
     c->seg_base[n] = is_flat && n != X86_FS && n != X86_GS ? 0 : d->base;
+    if (!is_flat) {
+        /* Linear addresses wrap at 4 GiB, and the TLB may know 64-bit code's pages
+         * beyond: what wraps takes the slow way. */
+        c->seg_base[n] = (uint32_t)d->base;
+        last = MIN(last, (int64_t)(UINT32_MAX - c->seg_base[n]));
+    }
     if (alignment_checks(&c->s) || (c->s.dr7 & DR7_ENABLES)) {
         c->seg_read_last[n] = c->seg_write_last[n] = INT64_MIN;
         return;

@@ -169,6 +169,30 @@ main:
     CHECK [ev_rip], 0x10000
 %endif
 
+    ; ---- compatibility mode: linear addresses wrap at 4 GiB ----
+    ; whatever 64-bit code has in the TLB beyond
+    mov qword [PDPT + 4 * 8], 0x201000 | 7 ; 4 GiB + 400000H is at 600000H
+    mov qword [0x201000 + 2 * 8], 0x600000 | 0x87
+    mov rbx, 0x1005c2800
+    mov dword [0x5c2800], 0x32
+    mov dword [rbx], 0x64
+    mov eax, SEL_DATA
+    mov fs, ax
+    mov ecx, 0xc0000100                 ; FS base: 4 GiB
+    xor eax, eax
+    mov edx, 1
+    wrmsr
+    mov rax, .wrap_done
+    mov [resume], rax
+    mov dword [far_pointer], compat_wrap
+    mov word [far_pointer + 4], SEL_CODE32
+    jmp far dword [far_pointer]
+.wrap_done:
+    CHECK [ev_vec], 6
+    CHECK [seen], 0x32
+    CHECK [0x5c2800], 0x33
+    CHECK [rbx], 0x64
+
     ; ---- compatibility mode, 16 bits ----
     mov rax, .c16_done
     mov [resume], rax
@@ -246,6 +270,11 @@ compat_limit:
     mov eax, [fs:12]
 .at:
     mov eax, [fs:13]
+    ud2
+compat_wrap:
+    mov eax, [fs:0x5c2800]
+    mov [seen], eax
+    inc dword [fs:0x5c2800]
     ud2
 compat_gate:
     call S_GATE:0
