@@ -380,6 +380,16 @@ void x86_element_write(struct x86_vcpu *c, unsigned seg, uint64_t ea, uint64_t v
     data_breakpoint(c, lin, size, true);
 }
 
+void x86_probe_read(struct x86_vcpu *c, unsigned seg, uint64_t ea)
+{
+    gva_t lin = x86_linear(c, seg, ea, 1, ACCESS_READ);
+    gpa_t gpa;
+    bool code;
+
+    translate(c, c->tlb_class, lin, ACCESS_READ, &gpa, &code);
+    data_breakpoint(c, lin, 1, false);
+}
+
 static void probe_write(struct x86_vcpu *c, gva_t lin, unsigned bytes)
 {
     gpa_t gpa;

@@ -158,6 +158,9 @@ void x86_write_bytes(struct x86_vcpu *c, unsigned seg, uint64_t ea, const void *
 uint64_t x86_element_read(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned size);
 void x86_element_write(struct x86_vcpu *c, unsigned seg, uint64_t ea, uint64_t v, unsigned size);
 void x86_element_probe(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes);
+/* Raises whatever reading that byte would raise, and does not read it: it may be
+ * a device's. */
+void x86_probe_read(struct x86_vcpu *c, unsigned seg, uint64_t ea);
 /* Raises whatever writing those bytes would raise; sets A and D. */
 void x86_probe_write(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes);
 /* The host address for an atomic read-modify-write of an operand that lies in

@@ -229,11 +229,11 @@ HANDLER(cache_cpl0)
     X86_END_FALLTHROUGH(c, i);
 }
 
-/* CLFLUSH and relatives touch their byte as a load does. */
+/* CLFLUSH and relatives fault as a load of their byte does, but are none. */
 HANDLER(clflush)
 {
     X86_BEGIN(c, i);
-    x86_read8(c, i->seg, x86_ea(c, i));
+    x86_probe_read(c, i->seg, x86_ea(c, i));
     X86_NEXT(c, i);
 }
 
