@@ -2,8 +2,8 @@
 # Makes a small Linux system: BusyBox and an /init that leads to a shell with
 # job control on the console. The same inputs give the same bytes.
 #
-# usage: scripts/make-initramfs.sh BUSYBOX OUT.cpio.gz [DIRECTORY...]
-#        (each directory's content is laid over the root)
+# usage: scripts/make-initramfs.sh BUSYBOX OUT.cpio[.gz] [DIRECTORY...]
+#        (each directory's content is laid over the root; packed if OUT ends in .gz)
 set -u
 
 fail() {
@@ -11,7 +11,7 @@ fail() {
     exit 1
 }
 
-[ $# -ge 2 ] || fail "usage: make-initramfs.sh BUSYBOX OUT.cpio.gz [DIRECTORY...]"
+[ $# -ge 2 ] || fail "usage: make-initramfs.sh BUSYBOX OUT.cpio[.gz] [DIRECTORY...]"
 busybox=$1 out=$2
 shift 2
 [ -x "$busybox" ] || fail "no BusyBox at $busybox: run scripts/guest-kernels.sh busybox"
@@ -66,7 +66,9 @@ done
 
 find "$root" -exec touch -h -d @0 {} + || fail "cannot set times"
 mkdir -p "$(dirname "$out")"
+pack=(cat)
+[[ $out == *.gz* ]] && pack=(gzip -9n)
 (cd "$root" && find . -print0 | LC_ALL=C sort -z |
-    cpio --quiet --null -o -H newc --reproducible -R 0:0) | gzip -9n >"$out.new" ||
+    cpio --quiet --null -o -H newc --reproducible -R 0:0) | "${pack[@]}" >"$out.new" ||
     fail "cannot write $out"
 mv "$out.new" "$out" || fail "cannot write $out"
