@@ -24,7 +24,7 @@ struct char_script {
     struct timer timer;
     struct char_script_event *events; /* our copy; the bytes stay the caller's */
     size_t count, next;
-    uint32_t saved_next;  /* what the state table knows them as */
+    uint32_t saved_next;   /* what the state table knows them as */
     uint64_t saved_queued; /* bytes of the events before next that still wait */
     void (*output)(void *ctx, const uint8_t *data, size_t n);
     void *output_ctx;
@@ -124,8 +124,8 @@ static const struct state_field script_fields[] = {
     STATE_END,
 };
 
-static const struct state_table script_state = {"char-script", 1, script_fields,
-                                                script_before_save, script_after_load};
+static const struct state_table script_state = {"char-script", 1, script_fields, script_before_save,
+                                                script_after_load};
 
 /* Its backend owns it: there is nothing to destroy, and a reset of the machine
  * does not reach the other end of the line. */
