@@ -7,7 +7,7 @@ usage: test_linux.py 64|32 CPUS
 import hashlib
 import sys
 
-from harness import (Failure, Machine, WITH_QEMU, dialogue, fetch, guest, initramfs,
+from harness import (Failure, Machine, PATIENCE, WITH_QEMU, dialogue, fetch, guest, initramfs,
                      no_complaints)
 
 width, cpus = sys.argv[1], int(sys.argv[2])
@@ -63,7 +63,8 @@ def talk(m):
 
     # Time passes, and about as fast as outside.
     output, _ = m.command_output("a=$(date +%s); sleep 2; echo $(($(date +%s) - a))")
-    check(output in ("2\n", "3\n"), "sleep 2 took %r seconds" % output)
+    # No promise about a host that is busy: never less, and not hours.
+    check(2 <= int(output) <= 20 * PATIENCE, "sleep 2 took %r seconds" % output)
 
     if cpus > 1:
         # Every processor has been brought up, runs programs and takes interrupts.
