@@ -142,7 +142,8 @@ static const struct {
     {ONE(RET), WHEN_FAR_SP16, IGN_CASE,
      "AMD adds the immediate of a far return to ESP on a 16-bit stack"},
     {ANY, WHEN_BORDER, IGN_CASE,
-     "an operand that begins below the canonical border and ends above it"},
+     "an operand that begins below the canonical border and ends above it: AMD looks at its "
+     "beginning first, and at its alignment"},
     {ONE(CVTPI2PD), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
     {ONE(CVTPI2PS), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
     {ONE(CVTPD2PI), WHEN_FAULT, IGN_X87, "AMD makes the transition to MMX even with #XM"},
@@ -239,8 +240,10 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
                ((host->out.sel[X86_CS] == HOST_CS64) != (k->mode == CODE_64) ||
                 (guest->out.sel[X86_CS] == HOST_CS64) != (k->mode == CODE_64));
     case WHEN_BORDER:
-        return host->vector == VEC_PF && (guest->vector == VEC_GP || guest->vector == VEC_SS) &&
-               host->cr2 >= 0x7ffffffff000 && host->cr2 < 0x800000000000;
+        if (k->mode != CODE_64 || (guest->vector != VEC_GP && guest->vector != VEC_SS))
+            return false;
+        return host->vector == VEC_AC || (host->vector == VEC_PF && host->cr2 >= 0x7ffffffff000 &&
+                                          host->cr2 < 0x800000000000);
     case WHEN_WRAPPED:
         return d->z.address_width == 32 && host->cr2 + 0x100000000 == guest->cr2;
     case WHEN_CPU_SELECTOR:

@@ -2,7 +2,7 @@
  * insn_test: random instructions on the host processor and in Vireo's
  * interpreter. The same seed makes the same cases.
  *
- * usage: insn_test [--seed N] [--seconds N] [--cases N] [--only TEXT]
+ * usage: insn_test [--seed N] [--seconds N] [--cases N] [--only TEXT[|TEXT]..]
  *                  [--blocks] [--max-reports N]
  *        insn_test --seed N --form F --mode M --case N   (one case, with report)
  *        insn_test --list-forms | --check-forms FILE
@@ -119,6 +119,19 @@ static int check_forms(const struct insn_forms *f, const char *path)
     return result;
 }
 
+/* words: what a form's name has one of, with | between them. */
+static bool is_named(const char *name, const char *words)
+{
+    while (*words) {
+        size_t n = strcspn(words, "|");
+
+        if (n && memmem(name, strlen(name), words, n))
+            return true;
+        words += n + (words[n] == '|');
+    }
+    return false;
+}
+
 static void choose_forms(struct run *r)
 {
     r->chosen = calloc(r->forms.count * CODE_SIZES, sizeof *r->chosen);
@@ -126,7 +139,7 @@ static void choose_forms(struct run *r)
         for (unsigned mode = 0; mode < CODE_SIZES; mode++) {
             if (!r->forms.form[n].t[mode].valid)
                 continue;
-            if (r->o.only && !strstr(r->forms.form[n].name, r->o.only))
+            if (r->o.only && !is_named(r->forms.form[n].name, r->o.only))
                 continue;
             r->chosen[r->chosen_count++] = n * CODE_SIZES + mode;
         }
