@@ -194,7 +194,7 @@ static void build_start(struct guest *g)
     g->start = *s;
 }
 
-struct guest *guest_create(const uint8_t background[DATA_PAGES][4096], bool stepwise)
+struct guest *guest_create(const uint8_t background[DATA_PAGES][4096])
 {
     struct vm_config config = {.deterministic = true, .seed = 1};
     struct guest *g = aligned_alloc(64, align_up(sizeof *g, 64));

@@ -145,7 +145,7 @@ struct insn_shared {
 
 enum { CHILD_FD_SHARED = 100, CHILD_FD_GO = 101, CHILD_FD_DONE = 102 };
 
-/* ---- random numbers: rng.h ---- */
+/* ---- random numbers ---- */
 
 struct rng {
     uint64_t s;
@@ -242,7 +242,7 @@ void host_wait(struct host *h);
 /* ---- guest.c ---- */
 
 struct guest;
-struct guest *guest_create(const uint8_t background[DATA_PAGES][4096], bool stepwise);
+struct guest *guest_create(const uint8_t background[DATA_PAGES][4096]);
 void guest_destroy(struct guest *g);
 void guest_run(struct guest *g, const struct insn_case *k, struct insn_result *out);
 

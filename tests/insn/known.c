@@ -47,7 +47,6 @@ enum when {
     WHEN_HOST_GP,      /* only the host raises #GP */
     WHEN_HOST_GP_SEG,  /* or #SS, where there are segments */
     WHEN_GUEST_GP,     /* only the guest does */
-    WHEN_NOT_SAME,     /* different vectors */
     WHEN_PUSH_SEG,     /* a segment register of 32 bits */
     WHEN_POP_SEG,
     WHEN_FAR_FAULT,
@@ -65,7 +64,6 @@ enum when {
     WHEN_SS,           /* the host #GP, the guest #SS */
     WHEN_ALL_FAULT,    /* both fault, perhaps differently */
     WHEN_STORE,        /* only the guest faults, writing */
-    WHEN_16_IN_64,     /* an operand-size prefix in 64-bit mode */
     WHEN_COMPAT,       /* not 64-bit code */
     WHEN_TRAP,         /* both #DB in a string instruction */
     WHEN_BASE,         /* 64-bit code, FS or GS base involved */
@@ -222,8 +220,6 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
         return k->mode != CODE_64 && (host->vector == VEC_GP || host->vector == VEC_SS) && !same;
     case WHEN_GUEST_GP:
         return guest->vector == VEC_GP && !same;
-    case WHEN_NOT_SAME:
-        return !same;
     case WHEN_PUSH_SEG:
         return d->z.operand_width == 32 && is_segment(&d->op[0]);
     case WHEN_POP_SEG:
@@ -269,8 +265,6 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
         return is_fault(host->vector) && is_fault(guest->vector);
     case WHEN_STORE:
         return guest->vector == VEC_PF && (guest->error & PF_W);
-    case WHEN_16_IN_64:
-        return k->mode == CODE_64 && d->z.operand_width == 16;
     case WHEN_COMPAT:
         return k->mode != CODE_64;
     case WHEN_TRAP:

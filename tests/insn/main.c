@@ -34,7 +34,7 @@ struct run {
     struct guest *guest;
     struct insn_shared *sh;
     struct insn_result *guest_result;
-    uint64_t next, done, mismatches, faults, unequal_skipped;
+    uint64_t next, done, mismatches, faults;
     struct insn_case trimmed;
     struct insn_form **failed_form;
     unsigned failed_count;
@@ -382,7 +382,7 @@ int main(int argc, char **argv)
     r->host = host_create(child);
     r->sh = host_shared(r->host);
     value_background(r->o.seed, r->sh->background);
-    r->guest = guest_create(r->sh->background, false);
+    r->guest = guest_create(r->sh->background);
     r->guest_result = calloc(INSN_BATCH, sizeof *r->guest_result);
     r->failed_form = calloc(r->o.max_reports + 1, sizeof(struct insn_form *));
     run(r);
