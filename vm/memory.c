@@ -35,6 +35,14 @@
 
 /* ---- RAM blocks ---- */
 
+static void block_free(struct ram_block *b, uint64_t bytes)
+{
+    host_pages_free(b->host, bytes);
+    host_pages_free((void *)b->code_lines, bytes / PAGE * sizeof *b->code_lines);
+    host_pages_free((void *)b->code_settled, bytes / PAGE);
+    free(b);
+}
+
 struct ram_block *ram_block_create(struct vm *vm, const char *name, uint64_t bytes,
                                    enum ram_kind kind, struct error *err)
 {
@@ -53,7 +61,8 @@ struct ram_block *ram_block_create(struct vm *vm, const char *name, uint64_t byt
         goto no_memory;
     host_expect_races(b->host, bytes);
     b->code_lines = host_pages_alloc(bytes / PAGE * sizeof *b->code_lines, false);
-    if (!b->code_lines)
+    b->code_settled = host_pages_alloc(bytes / PAGE, false);
+    if (!b->code_lines || !b->code_settled)
         goto no_memory;
     b->vm = vm;
     b->name = name;
@@ -67,8 +76,7 @@ struct ram_block *ram_block_create(struct vm *vm, const char *name, uint64_t byt
 
 no_memory:
     if (b)
-        host_pages_free(b->host, bytes);
-    free(b);
+        block_free(b, bytes);
     error_set(err, -ENOMEM, "cannot get %llu MiB of host memory for %s: ask for less",
               (unsigned long long)((bytes + MiB - 1) / MiB), name);
     return NULL;
@@ -80,23 +88,41 @@ void ram_blocks_free(struct vm *vm)
 
     for (b = vm->ram_blocks; b; b = next) {
         next = b->next;
-        host_pages_free(b->host, b->bytes);
-        host_pages_free((void *)b->code_lines, b->bytes / PAGE * sizeof *b->code_lines);
-        free(b);
+        block_free(b, b->bytes);
     }
     vm->ram_blocks = NULL;
 }
 
 void ram_blocks_forget_code(struct vm *vm)
 {
-    for (struct ram_block *b = vm->ram_blocks; b; b = b->next)
+    for (struct ram_block *b = vm->ram_blocks; b; b = b->next) {
         host_pages_discard((void *)b->code_lines, b->bytes / PAGE * sizeof *b->code_lines);
+        host_pages_discard((void *)b->code_settled, b->bytes / PAGE);
+    }
+}
+
+/* The lines of one page that hold cached code, of those that a range touches. */
+static uint64_t code_lines_in(const struct ram_block *block, uint64_t page, uint64_t offset,
+                              uint64_t bytes)
+{
+    uint64_t lines = atomic_load_explicit(&block->code_lines[page], memory_order_relaxed);
+    uint64_t first = offset / 64, last = (offset + bytes - 1) / 64;
+
+    if (page == first / 64)
+        lines &= ~0ull << (first % 64);
+    if (page == last / 64)
+        lines &= ~0ull >> (63 - last % 64);
+    return lines;
+}
+
+bool ram_block_has_code(const struct ram_block *block, uint64_t offset, uint64_t bytes)
+{
+    host_store_load_fence(); /* see ram_block_written */
+    return code_lines_in(block, offset / PAGE, offset, bytes);
 }
 
 void ram_block_written(struct ram_block *block, uint64_t offset, uint64_t bytes)
 {
-    uint64_t first, last;
-
     if (!bytes)
         return;
     assert(offset < block->bytes && bytes <= block->bytes - offset);
@@ -104,16 +130,8 @@ void ram_block_written(struct ram_block *block, uint64_t offset, uint64_t bytes)
      * written the bytes and look at the bits. Without the fence both could
      * miss each other. */
     host_store_load_fence();
-    first = offset / 64;
-    last = (offset + bytes - 1) / 64;
-    for (uint64_t page = first / 64; page <= last / 64; page++) {
-        uint64_t lines = atomic_load_explicit(&block->code_lines[page], memory_order_relaxed);
-
-        if (page == first / 64)
-            lines &= ~0ull << (first % 64);
-        if (page == last / 64)
-            lines &= ~0ull >> (63 - last % 64);
-        if (lines) {
+    for (uint64_t page = offset / PAGE; page <= (offset + bytes - 1) / PAGE; page++) {
+        if (code_lines_in(block, page, offset, bytes)) {
             /* From the first page that has any to the end, as one range. */
             uint64_t start = MAX(offset, page * PAGE);
 

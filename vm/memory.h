@@ -27,8 +27,6 @@ enum ram_kind {
     RAM_ROM,    /* guest writes are dropped; the host may write */
 };
 
-#define CODE_MARKING_SIZE 64
-
 struct ram_block {
     struct vm *vm;
     const char *name;
@@ -42,9 +40,10 @@ struct ram_block {
      * (see engine/), so every writer must look here after it has written.
      */
     _Atomic uint64_t *code_lines;
-    /* How many processors have set bits of such a word, by the page's number
-     * modulo the size, and have not yet told all others. */
-    _Atomic uint32_t code_marking[CODE_MARKING_SIZE];
+    /* One byte a page: since bits of its word are set all processors have been
+     * told, so that none has a translation through which it would store to the
+     * page without looking here. */
+    _Atomic uint8_t *code_settled;
     struct ram_block *next;
 };
 
@@ -56,6 +55,10 @@ struct ram_block *ram_block_create(struct vm *vm, const char *name, uint64_t byt
  * than its own stores (DMA, loading): cached code of the range goes. Called
  * by as_write and by whoever writes through a host pointer. */
 void ram_block_written(struct ram_block *block, uint64_t offset, uint64_t bytes);
+
+/* Is there cached code in that range? For a writer within one page, after it has
+ * written: who makes code of the range later sees the new bytes. */
+bool ram_block_has_code(const struct ram_block *block, uint64_t offset, uint64_t bytes);
 
 /* ---- regions ---- */
 

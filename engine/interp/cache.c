@@ -276,25 +276,28 @@ bool cache_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offs
  */
 static bool mark_lines(struct x86_vcpu *c, struct ram_block *ram, uint64_t offset, uint64_t bytes)
 {
-    uint64_t bits = line_bits(offset, bytes), before;
-    _Atomic uint64_t *word = &ram->code_lines[offset >> 12];
-    _Atomic uint32_t *marking = &ram->code_marking[(offset >> 12) % CODE_MARKING_SIZE];
+    uint64_t bits = line_bits(offset, bytes);
+    uint64_t page = offset >> 12;
+    _Atomic uint64_t *word = &ram->code_lines[page];
+    bool alone = c->vm->vcpu_count == 1;
+    bool settled = atomic_load(&ram->code_settled[page]);
 
     /* Sequentially consistent, all of it: who fills a TLB entry for writing
      * loads the word, and either sees the mark or is found by the rendezvous
-     * below. Who finds the lines marked by another processor finds also that
-     * it has not told everybody yet: then some still store unnoticed, we
-     * ourselves among them. */
-    if ((atomic_load(word) & bits) == bits && !atomic_load(marking))
+     * below. Who stores to a settled page looks at the word afterwards, and
+     * either sees the mark or has stored before our caller compares. */
+    if ((atomic_load(word) & bits) == bits && (settled || alone))
         return true;
-    atomic_fetch_add(marking, 1);
-    before = atomic_fetch_or(word, bits);
-    if (!before || atomic_load(marking) > 1)
+    if (!atomic_fetch_or(word, bits) || !(settled || alone))
         x86_tlb_revoke_writes(c);
-    if (c->vm->vcpu_count > 1)
-        vcpu_rendezvous(&c->vcpu, EVENT_REVOKE);
-    atomic_fetch_sub(marking, 1);
-    return c->vm->vcpu_count == 1;
+    if (settled || alone)
+        return true;
+    /* Marks of another processor do not help as long as it has not told
+     * everybody: then some still store unnoticed, we ourselves among them. So
+     * each tells everybody, and whoever is first settles the page for all. */
+    vcpu_rendezvous(&c->vcpu, EVENT_REVOKE);
+    atomic_store(&ram->code_settled[page], 1);
+    return false;
 }
 
 static enum x86_next end_of_block(struct x86_vcpu *c, const struct x86_insn *i)
