@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.." || exit 1
 meson configure build -Dtests=enabled || exit 1
 ninja -C build || exit 1
 scripts/guest-kernels.sh || exit 1
+scripts/guest-programs.sh || exit 1
 scripts/make-initramfs.sh build/guests/busybox build/guests/initramfs.cpio.gz || exit 1
 scripts/make-initramfs.sh build/guests/busybox-i386 build/guests/initramfs-i386.cpio.gz || exit 1
 exec meson test -C build --no-rebuild --print-errorlogs "$@"

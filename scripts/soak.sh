@@ -1,7 +1,8 @@
 #!/bin/bash
 # What takes too long for `make check`: the suite under the sanitizers, saved
-# and loaded machines at many points, then random instructions on the host
-# processor and on the interpreter, with new seeds until the time is over.
+# and loaded machines at many points, many stressors, selftests and a Debian
+# userland in the guest, then random instructions on the host processor and on
+# the interpreter, with new seeds until the time is over.
 #
 # usage: scripts/soak.sh SECONDS
 set -u
@@ -9,6 +10,12 @@ cd "$(dirname "$0")/.." || exit 1
 
 scripts/sanitizers.sh || exit 1
 tests/state/soak.sh build/state_test 1 || exit 1
+for cpus in 1 2; do
+    tests/boot/test_selftests.py 64 $cpus all || exit 1
+    tests/boot/test_selftests.py 32 $cpus all || exit 1
+    tests/boot/test_userland.py $cpus || exit 1
+    tests/boot/test_stress.py $cpus long || exit 1
+done
 
 end=$(($(date +%s) + ${1:-7200}))
 seed=$(date +%s)
