@@ -33,8 +33,9 @@ const struct cli_option cli_run_options[] = {
     {"cpu", "MODEL", CLI_STRING, FIELD(cpu), 0, 0, "a processor model",
      "x86-64-v2, x86-64-v3 or max, with ,+feature or ,-feature after\n"
      "it (max: all that this host and Vireo have)"},
-    {"engine", "NAME", CLI_STRING, FIELD(engine), 0, 0, "interp",
-     "what executes the guest: interp (interp)"},
+    {"engine", "NAME", CLI_STRING, FIELD(engine), 0, 0, "auto, jit or interp",
+     "what executes the guest: jit (recompiles hot code), interp (the\n"
+     "strict reference), or auto, the fastest that this host can run"},
     {"serial", "WHERE", CLI_STRING, FIELD(serial), 0, 0, "stdio, none, file:PATH or socket:PATH",
      "the first serial port: stdio, none, file:PATH, or socket:PATH, a\n"
      "Unix socket to connect to (stdio; Ctrl-A x leaves, Ctrl-A h helps)"},
@@ -261,7 +262,7 @@ int cli_parse(struct cli_options *o, int argc, char **argv, struct error *err)
     memset(o, 0, sizeof *o);
     o->memory_bytes = 512 * MiB;
     o->cpus = 1;
-    o->engine = "interp";
+    o->engine = "auto";
     o->serial = "stdio";
     o->seed = 1;
 

@@ -16,9 +16,8 @@
 #include "cli/terminal.h"
 #include "cpu/x86/vcpu.h"
 #include "debug/report.h"
+#include "engine/engine.h"
 #include "vm/vm.h"
-
-static const struct x86_engine_ops *const engines[] = {&interp_engine};
 
 struct run {
     const struct cli_options *options;
@@ -63,18 +62,6 @@ static void on_shutdown(void *ctx, struct x86_vcpu *cpu)
 }
 
 /* ---- from options to parts ---- */
-
-static const struct x86_engine_ops *find_engine(const char *name, struct error *err)
-{
-    size_t i;
-
-    for (i = 0; i < ARRAY_SIZE(engines); i++) {
-        if (!strcmp(engines[i]->name, name))
-            return engines[i];
-    }
-    error_set(err, -EINVAL, "unknown engine '%.64s': use --engine interp", name);
-    return NULL;
-}
 
 static int configure_log(struct run *r, struct error *err)
 {
@@ -133,7 +120,7 @@ static int create_board(struct run *r, struct error *err)
     struct pc *pc;
     unsigned i;
 
-    config.engine = find_engine(o->engine, err);
+    config.engine = engine_find(o->engine, err);
     if (!config.engine)
         return -EINVAL;
     for (i = 0; i < o->initrd.count && i < PC_MAX_INITRDS; i++)

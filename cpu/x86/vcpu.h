@@ -165,8 +165,6 @@ struct x86_engine_ops {
     void (*end_block)(struct x86_vcpu *c);
 };
 
-extern const struct x86_engine_ops interp_engine;
-
 /* ---- life (cpu.c) ---- */
 
 /* Adds a processor to the machine; owned by the vm afterwards. */

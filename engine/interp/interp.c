@@ -19,6 +19,7 @@
 #include "cpu/x86/fault.h"
 #include "cpu/x86/interrupt.h"
 #include "cpu/x86/vec/vec.h"
+#include "engine/engine.h"
 #include "engine/interp/cache.h"
 
 /* ---- leaving a block early ---- */
@@ -32,7 +33,7 @@ static enum x86_next stop(struct x86_vcpu *c, const struct x86_insn *i)
 
 /* The instruction after the current one stops the block; its own handler is
  * put back when the block is left. */
-static void interp_end_block(struct x86_vcpu *c)
+void interp_end_block(struct x86_vcpu *c)
 {
     struct x86_insn *next;
 
@@ -53,8 +54,8 @@ static inline void leave_block(struct x86_vcpu *c)
     c->block = NULL;
 }
 
-static void interp_code_written(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
-                                uint64_t bytes)
+void interp_code_written(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
+                         uint64_t bytes)
 {
     if (cache_invalidate(c, block, offset, bytes))
         interp_end_block(c);
@@ -220,7 +221,7 @@ static void fault(struct x86_vcpu *c)
     c->slow = c->s.shadow || x86_debug_slow(&c->s);
 }
 
-static enum vcpu_exit interp_run(struct x86_vcpu *c, uint64_t budget)
+enum vcpu_exit interp_run(struct x86_vcpu *c, uint64_t budget)
 {
     enum vcpu_exit exit;
 

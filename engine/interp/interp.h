@@ -1,6 +1,6 @@
 /*
  * The interpreter: the strict reference. Runs decoded blocks, one handler
- * after the other. Interface: interp_engine in cpu/x86/vcpu.h.
+ * after the other. Interface: interp_engine in engine/engine.h.
  */
 #ifndef ENGINE_INTERP_H
 #define ENGINE_INTERP_H
@@ -15,5 +15,11 @@ struct interp_stats {
 };
 
 struct interp_stats *interp_stats(struct x86_vcpu *c);
+
+/* The engine's operations: the JIT uses them too. */
+enum vcpu_exit interp_run(struct x86_vcpu *c, uint64_t budget);
+void interp_code_written(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
+                         uint64_t bytes);
+void interp_end_block(struct x86_vcpu *c);
 
 #endif

@@ -27,6 +27,7 @@
 #include "backend/char/char.h"
 #include "board/pc.h"
 #include "cpu/x86/vcpu.h"
+#include "engine/engine.h"
 #include "tests/fuzz/fuzz.h"
 #include "vm/vm.h"
 

@@ -14,6 +14,7 @@
 #include "cpu/x86/apic.h"
 #include "cpu/x86/mmu.h"
 #include "cpu/x86/vcpu.h"
+#include "engine/engine.h"
 #include "vm/vm.h"
 
 #define GUEST_RAM (1 * MiB)

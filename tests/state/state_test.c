@@ -28,6 +28,7 @@
 #include "backend/char/char.h"
 #include "board/pc.h"
 #include "cpu/x86/vcpu.h"
+#include "engine/engine.h"
 #include "vm/vm.h"
 
 enum { SKIPPED = 77, DIFFERENCES_TOLD = 24, MAX_POINTS = 1000 };
