@@ -36,7 +36,7 @@ for which in "$@"; do
         meson test -C build/tsan --no-rebuild --print-errorlogs -t 6 --suite unit --suite dev ||
             exit 1
         meson test -C build/tsan --no-rebuild --print-errorlogs -t 6 \
-            boot_linux64_2 boot_linux32_2 || exit 1
+            boot_linux64_2_jit boot_linux32_2_jit boot_linux64_2_interp || exit 1
         ;;
     *)
         echo "sanitizers: unknown '$which': asan or tsan" >&2

@@ -6,6 +6,7 @@ transcript is printed and the script ends with status 1.
 
 Environment:
   VIREO                the program under test (build/vireo)
+  ENGINE               which engine runs it: interp, jit or auto (auto)
   BOOT_TEST_WITH=qemu  runs the same dialogue on QEMU instead: is the test right?
   BOOT_TEST_PATIENCE   multiplies all timeouts (sanitizers, loaded machines)
 """
@@ -23,6 +24,8 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 GUESTS = os.path.join(ROOT, "build", "guests")
 VIREO = os.environ.get("VIREO", os.path.join(ROOT, "build", "vireo"))
+ENGINE = os.environ.get("ENGINE", "auto")
+VIREO_RUN = [VIREO, "run", "--engine", ENGINE]
 WITH_QEMU = os.environ.get("BOOT_TEST_WITH") == "qemu"
 PATIENCE = float(os.environ.get("BOOT_TEST_PATIENCE", "1"))
 TAIL_BYTES = 6000
@@ -95,7 +98,7 @@ def boot_menu_file():
 
 
 def vireo_command(options):
-    words = [VIREO, "run"]
+    words = list(VIREO_RUN)
     for name, value in options:
         words.append("--" + name)
         if value is not None:

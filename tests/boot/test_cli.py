@@ -16,7 +16,7 @@ import tempfile
 import termios
 import time
 
-from harness import Failure, GUESTS, Machine, VIREO, fetch, guest, initramfs
+from harness import Failure, GUESTS, Machine, VIREO, VIREO_RUN, fetch, guest, initramfs
 
 failures = []
 
@@ -178,7 +178,7 @@ def by_stop_and_continue():
     """SIGTSTP gives the terminal back and SIGCONT takes it again. A shell with
     job control is between, for a job without one is never stopped."""
     command = ["bash", "-mc", '"$0" "$@"; echo "job stopped"; stty -a; fg >/dev/null; '
-               'echo "job ended $?"', VIREO, "run", "--kernel", guest("vmlinuz-cloud"), "--initrd",
+               'echo "job ended $?"', *VIREO_RUN, "--kernel", guest("vmlinuz-cloud"), "--initrd",
                initramfs(), "--append", "console=ttyS0"]
     m = Machine([], command, errors_apart=False)
     try:
@@ -226,7 +226,7 @@ def by_crash():
 def with_pipes():
     """No terminal: bytes are passed on as they are, Ctrl-A included, and the
     end of the input is not the end of the machine."""
-    p = subprocess.Popen([VIREO, "run", "--kernel", guest("vmlinuz-cloud"), "--initrd",
+    p = subprocess.Popen([*VIREO_RUN, "--kernel", guest("vmlinuz-cloud"), "--initrd",
                           initramfs(), "--append", "console=ttyS0 quiet"],
                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     output = b""
@@ -257,7 +257,7 @@ def with_pipes():
 def with_file_and_null():
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "serial")
-        p = subprocess.Popen([VIREO, "run", "--kernel", guest("vmlinuz-cloud"),
+        p = subprocess.Popen([*VIREO_RUN, "--kernel", guest("vmlinuz-cloud"),
                               "--append", "console=ttyS0 panic=-1", "--no-reboot",
                               "--serial", "file:" + path], stdin=subprocess.DEVNULL)
         try:
@@ -274,7 +274,7 @@ def with_file_and_null():
 def with_socket():
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "line")
-        p = subprocess.Popen([VIREO, "run", "--kernel", guest("vmlinuz-cloud"), "--initrd",
+        p = subprocess.Popen([*VIREO_RUN, "--kernel", guest("vmlinuz-cloud"), "--initrd",
                               initramfs(), "--append", "console=ttyS0", "--serial",
                               "socket:" + path], stdin=subprocess.DEVNULL)
         try:

@@ -5,12 +5,13 @@
  * usage: guest_fuzz [--seconds S] [--cases N] [--seed SEED] [--kind KIND] [--firmware FILE]
  *        guest_fuzz --case SEED          one case again, as a failure names it
  *        guest_fuzz --corpus FILE        the cases listed there (# begins a comment)
+ *        --engine NAME[,NAME]            of the first and the second machine (interp,jit)
  *
  * For each case the program must not crash or hang, and must not read or write
  * what is not its own (the sanitizers' part); beyond that, with hashes of the
  * whole machine:
  *
- *   run(a + b) == run(a), run(b)       whatever the pieces
+ *   run(a + b) == run(a), run(b)       whatever the pieces, whatever the engine
  *   what is saved and loaded has the same future as the machine it came from
  *
  * Exit status: 0, or 1 and a line that says how to have the failure again.
@@ -57,6 +58,7 @@ struct pair {
 
 struct fuzz {
     struct pair pair[2];
+    const struct x86_engine_ops *engine[2]; /* of machine a and machine b */
     const char *firmware;
     uint8_t *image; /* the firmware's bytes, undamaged */
     size_t image_bytes;
@@ -78,8 +80,8 @@ static _Noreturn void fail(const struct fuzz *f, const char *format, ...)
     va_start(args, format);
     vfprintf(stderr, format, args);
     va_end(args);
-    fprintf(stderr, "\nguest_fuzz: again with: guest_fuzz --case %#llx\n",
-            (unsigned long long)f->case_seed);
+    fprintf(stderr, "\nguest_fuzz: again with: guest_fuzz --engine %s,%s --case %#llx\n",
+            f->engine[0]->name, f->engine[1]->name, (unsigned long long)f->case_seed);
     exit(1);
 }
 
@@ -98,13 +100,14 @@ static void on_hang(int signal)
 
 /* ---- machines ---- */
 
-static void machine_create(struct fuzz *f, struct machine *m, unsigned cpus)
+static void machine_create(struct fuzz *f, struct machine *m, const struct x86_engine_ops *engine,
+                           unsigned cpus)
 {
     struct vm_config config = {.deterministic = true, .seed = 1, .quantum = 200};
     struct pc_config board = {
         .memory_bytes = FUZZ_RAM,
         .cpus = cpus,
-        .engine = &interp_engine,
+        .engine = engine,
         .firmware = f->firmware,
         .devices = {"testdev"},
         .device_count = 1,
@@ -164,8 +167,8 @@ static struct pair *pair_of(struct fuzz *f, unsigned cpus)
         *p = (struct pair){0};
     }
     if (!p->a.vm) {
-        machine_create(f, &p->a, cpus);
-        machine_create(f, &p->b, cpus);
+        machine_create(f, &p->a, f->engine[0], cpus);
+        machine_create(f, &p->b, f->engine[1], cpus);
         save(f, &p->a, &p->fresh);
         if (!f->image) {
             f->image_bytes = p->a.rom->bytes;
@@ -480,9 +483,24 @@ static uint64_t seconds_now(void)
     return host_monotonic_ns() / NS_PER_SEC;
 }
 
+static void find_engines(struct fuzz *f, const char *names)
+{
+    size_t first = strcspn(names, ",");
+    struct error err = {""};
+    char name[64];
+
+    snprintf(name, sizeof name, "%.*s", (int)first, names);
+    f->engine[0] = engine_find(name, &err);
+    f->engine[1] = names[first] ? engine_find(names + first + 1, &err) : f->engine[0];
+    if (!f->engine[0] || !f->engine[1]) {
+        fprintf(stderr, "guest_fuzz: %s\n", err.text);
+        exit(2);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    struct fuzz f = {.firmware = "bios"};
+    struct fuzz f = {.firmware = "bios", .engine = {&interp_engine, &jit_engine}};
     uint64_t seed = 1, cases = UINT64_MAX, seconds = 0, end;
     const char *corpus = NULL, *one = NULL;
     int kind = -1;
@@ -498,6 +516,8 @@ int main(int argc, char **argv)
             one = argv[n + 1];
         else if (!strcmp(argv[n], "--corpus"))
             corpus = argv[n + 1];
+        else if (!strcmp(argv[n], "--engine"))
+            find_engines(&f, argv[n + 1]);
         else if (!strcmp(argv[n], "--firmware"))
             f.firmware = argv[n + 1];
         else if (!strcmp(argv[n], "--kind")) {

@@ -148,7 +148,7 @@ def run(arguments, path, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--vireo", default="build/vireo")
-    parser.add_argument("--engine", default="interp")
+    parser.add_argument("--engine", default=os.environ.get("ENGINE", "auto"))
     parser.add_argument("--peer", choices=["qemu", "bochs"])
     parser.add_argument("tests", nargs="*")
     arguments = parser.parse_args()

@@ -12,6 +12,9 @@
  *        state_test damage GUEST COUNT SEED         load COUNT damaged states, and run
  *           what loads: it must not crash
  *
+ *    --engine NAME[,NAME] before all that: the engine (auto); with two of them the
+ *    machines compared run on different ones, and `hop` goes from one to the other
+ *
  *    GUEST: linux or bios. VIREO_GUESTS: the directory with vmlinuz-cloud and
  *    initramfs.cpio.gz (build/guests). Exit status 77: the guest is not there.
  *
@@ -138,12 +141,18 @@ static const char *guest_file(const char *name, char path[static 512])
     return path;
 }
 
+/* Of a pair of machines the first and the second. */
+struct engines {
+    const struct x86_engine_ops *first, *second;
+};
+
 /* seed 0: a machine in real time. */
-static struct machine *machine_create(const struct guest *g, unsigned cpus, uint64_t seed)
+static struct machine *machine_create(const struct guest *g, const struct x86_engine_ops *engine,
+                                      unsigned cpus, uint64_t seed)
 {
     struct machine *m = calloc(1, sizeof *m);
     struct vm_config config = {.deterministic = seed != 0, .seed = seed};
-    struct pc_config board = {.memory_bytes = g->memory, .cpus = cpus, .engine = &interp_engine};
+    struct pc_config board = {.memory_bytes = g->memory, .cpus = cpus, .engine = engine};
     char kernel[512], initrd[512];
     struct error err = {""};
 
@@ -254,9 +263,10 @@ static void must_have_said(const struct guest *g, const struct machine *m)
 
 /* ---- the same future ---- */
 
-static void check_future(const struct guest *g, unsigned cpus, unsigned points, uint64_t seed)
+static void check_future(const struct guest *g, struct engines e, unsigned cpus, unsigned points,
+                         uint64_t seed)
 {
-    struct machine *a = machine_create(g, cpus, seed);
+    struct machine *a = machine_create(g, e.first, cpus, seed);
     uint64_t random = seed, at[MAX_POINTS];
     uint64_t saved_bytes = 0;
 
@@ -264,7 +274,7 @@ static void check_future(const struct guest *g, unsigned cpus, unsigned points, 
         at[i] = next_random(&random) % g->boot_ns;
     qsort(at, points, sizeof at[0], compare_times);
     for (unsigned i = 0; i < points; i++) {
-        struct machine *b = machine_create(g, cpus, seed);
+        struct machine *b = machine_create(g, e.second, cpus, seed);
         struct state_stream s = {0}, again = {0};
         struct error err = {""};
         uint64_t now;
@@ -304,8 +314,10 @@ static void check_future(const struct guest *g, unsigned cpus, unsigned points, 
     if (run_until(a, g->boot_ns + g->future_ns) != VM_EXIT_LIMIT)
         fail("the machine ended early");
     must_have_said(g, a);
-    printf("%s, %u processors: %u points, the same future at each; %llu KiB of state on average\n",
-           g->name, cpus, points, (unsigned long long)(saved_bytes / points / KiB));
+    printf("%s, %u processors, %s and %s: %u points, the same future at each; "
+           "%llu KiB of state on average\n",
+           g->name, cpus, e.first->name, e.second->name, points,
+           (unsigned long long)(saved_bytes / points / KiB));
     machine_end(a);
 }
 
@@ -339,10 +351,12 @@ static void unload_host(const pid_t *pids, unsigned count)
     }
 }
 
-static void check_twice(const struct guest *g, unsigned cpus, unsigned points, bool loaded)
+static void check_twice(const struct guest *g, struct engines e, unsigned cpus, unsigned points,
+                        bool loaded)
 {
-    struct machine *a = machine_create(g, cpus, 1), *b = machine_create(g, cpus, 1);
-    struct machine *other = machine_create(g, cpus, 2);
+    struct machine *a = machine_create(g, e.first, cpus, 1);
+    struct machine *b = machine_create(g, e.second, cpus, 1);
+    struct machine *other = machine_create(g, e.first, cpus, 2);
     uint64_t hash[MAX_POINTS][2], again[2], random = cpus;
     unsigned load = loaded ? 2 * (unsigned)sysconf(_SC_NPROCESSORS_ONLN) : 0;
     pid_t pids[64];
@@ -371,7 +385,7 @@ static void check_twice(const struct guest *g, unsigned cpus, unsigned points, b
         if (memcmp(hash[i], again, sizeof again)) {
             unload_host(pids, load);
             machine_end(a);
-            a = machine_create(g, cpus, 1);
+            a = machine_create(g, e.first, cpus, 1);
             run_until(a, end);
             tell_difference(a, b);
             fail("the two runs differ at point %u of %u, %llu ns", i + 1, points,
@@ -387,8 +401,8 @@ static void check_twice(const struct guest *g, unsigned cpus, unsigned points, b
     vm_state_hash(other->vm, again);
     if (!memcmp(hash[0], again, sizeof again))
         fail("another seed gives the same state");
-    printf("%s, %u processors: the same hash at %u points%s\n", g->name, cpus, points,
-           loaded ? ", the host loaded" : "");
+    printf("%s, %u processors, %s and %s: the same hash at %u points%s\n", g->name, cpus,
+           e.first->name, e.second->name, points, loaded ? ", the host loaded" : "");
     machine_end(other);
     machine_end(b);
     machine_end(a);
@@ -400,7 +414,7 @@ static void check_twice(const struct guest *g, unsigned cpus, unsigned points, b
  * there too: all code is decoded anew behind each. */
 enum { HOP_MS = 100, HOP_MORE_MS = 10, HOPS_MOST = 600, ASKED_EVERY_MS = 1000, ASKED_MOST = 3000 };
 
-static void check_hop(const struct guest *g, unsigned cpus)
+static void check_hop(const struct guest *g, struct engines e, unsigned cpus)
 {
     struct char_script_event asked[ASKED_MOST];
     struct guest patient = *g;
@@ -414,7 +428,7 @@ static void check_hop(const struct guest *g, unsigned cpus)
                                               g->script[g->script_length - 1].bytes};
     patient.script = asked;
     patient.script_length = ARRAY_SIZE(asked);
-    a = machine_create(&patient, cpus, 0);
+    a = machine_create(&patient, e.first, cpus, 0);
     for (;;) {
         struct state_stream s = {0};
         struct error err = {""};
@@ -426,7 +440,7 @@ static void check_hop(const struct guest *g, unsigned cpus)
         if (++hops == HOPS_MOST)
             fail("no answer after %u hops:\n%s", hops, a->output);
         save(a, &s);
-        b = machine_create(&patient, cpus, 0);
+        b = machine_create(&patient, hops % 2 ? e.second : e.first, cpus, 0);
         if (vm_state_load(b->vm, &s, &err))
             fail("load: %s", err.text);
         state_stream_free(&s);
@@ -477,9 +491,9 @@ static unsigned find_sections(const struct state_stream *s, struct section *sect
     return count;
 }
 
-static void check_damage(const struct guest *g, unsigned count, uint64_t seed)
+static void check_damage(const struct guest *g, struct engines e, unsigned count, uint64_t seed)
 {
-    struct machine *a = machine_create(g, 2, 1), *b = machine_create(g, 2, 1);
+    struct machine *a = machine_create(g, e.first, 2, 1), *b = machine_create(g, e.second, 2, 1);
     struct state_stream s = {0};
     struct section sections[256];
     unsigned section_count, refused = 0, loaded = 0;
@@ -562,26 +576,50 @@ static uint64_t number(const char *text, uint64_t most)
     return n;
 }
 
+static struct engines find_engines(char *names)
+{
+    char *second = strchr(names, ',');
+    struct error err = {""};
+    struct engines e;
+
+    if (second)
+        *second++ = 0;
+    e.first = engine_find(names, &err);
+    e.second = second ? engine_find(second, &err) : e.first;
+    if (!e.first || !e.second)
+        fail("%s", err.text);
+    return e;
+}
+
 int main(int argc, char **argv)
 {
     const struct guest *g = NULL;
+    char default_engine[] = "auto";
+    struct engines e;
 
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc > 2 && !strcmp(argv[1], "--engine")) {
+        e = find_engines(argv[2]);
+        argc -= 2;
+        argv += 2;
+    } else {
+        e = find_engines(default_engine);
+    }
     for (size_t i = 0; argc > 2 && i < ARRAY_SIZE(guests); i++)
         if (!strcmp(argv[2], guests[i].name))
             g = &guests[i];
     if (g && argc == 6 && !strcmp(argv[1], "future"))
-        check_future(g, (unsigned)number(argv[3], VM_MAX_VCPUS),
+        check_future(g, e, (unsigned)number(argv[3], VM_MAX_VCPUS),
                      (unsigned)number(argv[4], MAX_POINTS), number(argv[5], UINT64_MAX));
     else if (g && (argc == 5 || argc == 6) && !strcmp(argv[1], "twice"))
-        check_twice(g, (unsigned)number(argv[3], VM_MAX_VCPUS),
+        check_twice(g, e, (unsigned)number(argv[3], VM_MAX_VCPUS),
                     (unsigned)number(argv[4], MAX_POINTS), argc == 6 && !strcmp(argv[5], "load"));
     else if (g && argc == 4 && !strcmp(argv[1], "hop"))
-        check_hop(g, (unsigned)number(argv[3], VM_MAX_VCPUS));
+        check_hop(g, e, (unsigned)number(argv[3], VM_MAX_VCPUS));
     else if (g && argc == 5 && !strcmp(argv[1], "damage"))
-        check_damage(g, (unsigned)number(argv[3], UINT32_MAX), number(argv[4], UINT64_MAX));
+        check_damage(g, e, (unsigned)number(argv[3], UINT32_MAX), number(argv[4], UINT64_MAX));
     else
-        fail("usage: future GUEST CPUS POINTS SEED | twice GUEST CPUS POINTS [load] | "
-             "hop GUEST CPUS | damage GUEST COUNT SEED");
+        fail("usage: [--engine NAME[,NAME]] future GUEST CPUS POINTS SEED | "
+             "twice GUEST CPUS POINTS [load] | hop GUEST CPUS | damage GUEST COUNT SEED");
     return 0;
 }

@@ -4,6 +4,7 @@ find their command line, modules and memory map, and do all ways out work?
 
 usage: run_kernels.py VIREO [--qemu]   (--qemu: the same on QEMU, as a check of
                                         the kernels themselves)
+Environment: ENGINE  interp, jit or auto (auto)
 """
 
 import os
@@ -14,6 +15,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 VIREO = sys.argv[1]
+ENGINE = os.environ.get("ENGINE", "auto")
 WITH_QEMU = "--qemu" in sys.argv
 TIMEOUT = 60
 DEBUG_EXIT = 0x10 << 1 | 1
@@ -43,8 +45,8 @@ def run(kernel, append, modules, *more):
         if modules:
             words += ["-initrd", ",".join(modules)]
     else:
-        words = [VIREO, "run", "--memory", "64M", "--device", "debug-exit", "--no-reboot",
-                 "--kernel", kernel, "--append", append, *more]
+        words = [VIREO, "run", "--engine", ENGINE, "--memory", "64M", "--device", "debug-exit",
+                 "--no-reboot", "--kernel", kernel, "--append", append, *more]
         for module in modules:
             words += ["--initrd", module]
     result = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT)
