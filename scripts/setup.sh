@@ -10,7 +10,7 @@ build_packages=(gcc libc6-dev meson ninja-build pkg-config python3 libzydis-dev 
 # cpio and gzip pack the initramfs; dpkg-deb and apt-get fetch the guests.
 run_packages=(busybox-static cpio gzip xz-utils ca-certificates seabios)
 check_packages=(libcmocka-dev nasm qemu-system-x86 gcc-multilib make)
-bench_packages=(bochs bochsbios vgabios isolinux syslinux-common xorriso)
+bench_packages=(zlib1g-dev bochs bochsbios vgabios isolinux syslinux-common xorriso)
 
 fail() {
     echo "setup: $*" >&2
