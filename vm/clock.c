@@ -16,19 +16,30 @@
 
 __extension__ typedef unsigned __int128 u128;
 
+/* p / c; UINT64_MAX where that does not fit. The compiler would divide 128 by
+ * 128 bits, by a function. */
+static uint64_t quotient(u128 p, uint64_t c)
+{
+    uint64_t q, rest;
+
+    if (p >> 64 >= c)
+        return UINT64_MAX;
+    __asm__("divq %[c]"
+            : "=a"(q), "=d"(rest)
+            : [c] "rm"(c), "a"((uint64_t)p), "d"((uint64_t)(p >> 64))
+            : "cc");
+    return q;
+}
+
 /* a * b / c rounded down; UINT64_MAX where it does not fit. */
 static uint64_t scale_floor(uint64_t a, uint64_t b, uint64_t c)
 {
-    u128 q = (u128)a * b / c;
-
-    return q > UINT64_MAX ? UINT64_MAX : (uint64_t)q;
+    return quotient((u128)a * b, c);
 }
 
 static uint64_t scale_ceil(uint64_t a, uint64_t b, uint64_t c)
 {
-    u128 q = ((u128)a * b + (c - 1)) / c;
-
-    return q > UINT64_MAX ? UINT64_MAX : (uint64_t)q;
+    return quotient((u128)a * b + (c - 1), c);
 }
 
 static uint64_t host_count(const struct clock *c)

@@ -16,6 +16,7 @@
 
 #include "cpu/x86/apic_internal.h"
 #include "cpu/x86/mmu.h"
+#include "cpu/x86/vec/vec.h"
 
 #define BASE_DEFAULT 0xfee00000ull
 
@@ -247,7 +248,7 @@ static void drain(struct lapic *l)
         if (what & INBOX_LINT0 << pin)
             lint_rose(l, pin);
     if (what & INBOX_TIMER)
-        apic_timer_look(l);
+        apic_timer_fired(l);
 }
 
 /* ---- local vector table (10.5.1) ---- */
@@ -636,8 +637,8 @@ void lapic_mmio_write(struct lapic *l, unsigned offset, uint32_t value, unsigned
     /* 10.4.1: 32-bit accesses, aligned to 16 bytes; what others do is
      * undefined. */
     if ((offset & 0xf) || size < 4) {
-        vlog(l->c->vm->log, APIC, GUEST, "cpu %u: write of %u bytes at offset %#x ignored",
-             l->c->vcpu.index, size, offset);
+        x86_log(l->c, APIC, GUEST, "cpu %u: write of %u bytes at offset %#x ignored",
+                l->c->vcpu.index, size, offset);
         return;
     }
     if (register_write(l, reg, value))
@@ -819,6 +820,7 @@ static int after_load(void *self, unsigned version)
         atomic_store_explicit(&l->request[w], 0, memory_order_relaxed);
         atomic_store_explicit(&l->level[w], 0, memory_order_relaxed);
     }
+    l->timer_armed_ns = l->timer.deadline_ns;
     address_publish(l);
     atomic_store_explicit(&l->priority, ppr(l), memory_order_relaxed);
     startup = atomic_load_explicit(&l->startup, memory_order_relaxed);

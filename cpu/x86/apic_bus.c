@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "cpu/x86/apic_internal.h"
+#include "cpu/x86/vec/vec.h"
 
 struct apic_bus {
     struct vm *vm;
@@ -75,6 +76,7 @@ void apic_bus_eoi(struct lapic *l, uint8_t vector)
 
     if (!bus || !bus->eoi)
         return;
+    vec_leave(l->c);
     vm_lock(bus->vm);
     bus->eoi(bus->eoi_ctx, vector);
     vm_unlock(bus->vm);
@@ -184,8 +186,8 @@ void apic_bus_ipi(struct lapic *l, uint32_t icr, uint32_t mda)
     const struct lapic *skip = NULL;
 
     if (mode == DELIVERY_RESERVED || mode == DELIVERY_EXTINT || mode == DELIVERY_SMI) {
-        vlog(l->c->vm->log, APIC, GUEST, "cpu %u: IPI with delivery mode %u goes nowhere",
-             l->c->vcpu.index, mode);
+        x86_log(l->c, APIC, GUEST, "cpu %u: IPI with delivery mode %u goes nowhere",
+                l->c->vcpu.index, mode);
         return;
     }
     /* The INIT level de-assert of old ended arbitration-id synchronization;

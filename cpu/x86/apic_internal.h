@@ -148,6 +148,7 @@ struct lapic {
     uint64_t timer_tick;
     uint64_t tsc_deadline;
     struct timer timer;
+    uint64_t timer_armed_ns; /* timer fires then, if not before: TIME_NEVER, not at all */
 
     /* ---- anybody's, by atomic operations only ---- */
     _Atomic uint64_t address;
@@ -179,6 +180,8 @@ void apic_post(struct lapic *l, enum apic_delivery mode, uint8_t vector, bool le
 
 void apic_timer_create(struct lapic *l);
 void apic_timer_reset(struct lapic *l);
+/* The machine's timer has fired: INBOX_TIMER was set. */
+void apic_timer_fired(struct lapic *l);
 /* Raises what is due, prepares what comes next. */
 void apic_timer_look(struct lapic *l);
 void apic_timer_set_initial(struct lapic *l, uint32_t count);

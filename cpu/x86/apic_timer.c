@@ -9,10 +9,11 @@
  * doorbell, and the owner looks at the time itself.
  *
  * Threading: everything is the owner's but timer_fired. Arming takes no
- * machine lock (vm/clock.h).
+ * machine lock (vm/clock.h), and most deadlines need no arming.
  */
 #include "cpu/x86/apic_internal.h"
 #include "cpu/x86/msr.h"
+#include "cpu/x86/vec/vec.h"
 
 static enum apic_timer_mode timer_mode(const struct lapic *l)
 {
@@ -33,11 +34,16 @@ static void timer_fired(void *ctx)
 void apic_timer_create(struct lapic *l)
 {
     timer_init(&l->timer, l->c->vm, timer_fired, l);
+    l->timer_armed_ns = TIME_NEVER;
 }
 
 void apic_timer_reset(struct lapic *l)
 {
-    timer_cancel(&l->timer);
+    if (l->timer_armed_ns != TIME_NEVER) {
+        vec_leave(l->c);
+        timer_cancel(&l->timer);
+        l->timer_armed_ns = TIME_NEVER;
+    }
     l->timer_initial = 0;
     l->timer_count = 0;
     l->timer_divide = 0;
@@ -55,6 +61,7 @@ static unsigned timer_divisor_shift(const struct lapic *l)
 
 static uint64_t crystal_now(const struct lapic *l)
 {
+    x86_clock_leave(l->c);
     return clock_ticks(clock_now_ns(&l->c->vm->clock), APIC_TIMER_HZ);
 }
 
@@ -64,39 +71,53 @@ static uint64_t expiry_tick(const struct lapic *l)
     return l->timer_tick + ((uint64_t)l->timer_count << timer_divisor_shift(l));
 }
 
-/* Arms the machine timer for the next expiry, if anybody would notice it. */
-static void timer_rearm(struct lapic *l)
+/* When the running counter or the deadline will be noticed; TIME_NEVER: by
+ * nobody. tsc: the guest's, now. */
+static uint64_t timer_expiry_ns(const struct lapic *l, uint64_t tsc)
 {
-    const struct clock *clock = &l->c->vm->clock;
-    uint64_t at = TIME_NEVER;
+    if (l->lvt[LVT_TIMER] & LVT_MASKED)
+        return TIME_NEVER;
+    if (timer_mode(l) != TIMER_TSC_DEADLINE)
+        return l->timer_count ? clock_ticks_to_ns(expiry_tick(l), APIC_TIMER_HZ) : TIME_NEVER;
+    /* Centuries ahead is never, and must not overflow. */
+    if (!l->tsc_deadline || l->tsc_deadline - tsc >= BIT(60))
+        return TIME_NEVER;
+    return clock_tsc_to_ns(&l->c->vm->clock, l->tsc_deadline - l->c->s.tsc_adjust);
+}
 
-    if (!(l->lvt[LVT_TIMER] & LVT_MASKED)) {
-        if (timer_mode(l) == TIMER_TSC_DEADLINE) {
-            uint64_t now = x86_tsc(l->c);
+/*
+ * Sees to it that the machine's timer fires no later than the next expiry. One
+ * that fires before is left alone: the owner then looks, finds nothing due and
+ * comes here again. Guests put their deadlines off all the time, and that way
+ * it costs neither a lock nor a system call.
+ */
+static void timer_rearm(struct lapic *l, uint64_t tsc)
+{
+    uint64_t at = timer_expiry_ns(l, tsc);
 
-            /* It may have passed since the caller looked: then the machine's
-             * timer makes the owner look again at once. Centuries ahead is
-             * never, and must not overflow. */
-            if (l->tsc_deadline && l->tsc_deadline <= now)
-                at = clock_now_ns(clock);
-            else if (l->tsc_deadline && l->tsc_deadline - now < BIT(60))
-                at = clock_tsc_to_ns(clock, clock_tsc(clock) + (l->tsc_deadline - now));
-        } else if (l->timer_count) {
-            at = clock_ticks_to_ns(expiry_tick(l), APIC_TIMER_HZ);
-        }
-    }
-    if (at == TIME_NEVER)
-        timer_cancel(&l->timer);
-    else
-        timer_arm(&l->timer, at);
+    if (at >= l->timer_armed_ns)
+        return;
+    l->timer_armed_ns = at;
+    vec_leave(l->c);
+    timer_arm(&l->timer, at);
+}
+
+void apic_timer_fired(struct lapic *l)
+{
+    l->timer_armed_ns = TIME_NEVER;
+    apic_timer_look(l);
 }
 
 void apic_timer_look(struct lapic *l)
 {
+    uint64_t tsc = 0;
     bool due = false;
 
     if (timer_mode(l) == TIMER_TSC_DEADLINE) {
-        if (l->tsc_deadline && x86_tsc(l->c) >= l->tsc_deadline) {
+        if (!l->tsc_deadline)
+            return;
+        tsc = x86_tsc(l->c);
+        if (tsc >= l->tsc_deadline) {
             l->tsc_deadline = 0;
             due = true;
         }
@@ -120,7 +141,7 @@ void apic_timer_look(struct lapic *l)
     }
     if (due)
         apic_local_interrupt(l, LVT_TIMER);
-    timer_rearm(l);
+    timer_rearm(l, tsc);
 }
 
 uint32_t apic_timer_current(struct lapic *l)
@@ -146,7 +167,7 @@ void apic_timer_set_initial(struct lapic *l, uint32_t count)
     l->timer_initial = count;
     l->timer_count = count;
     l->timer_tick = crystal_now(l);
-    timer_rearm(l);
+    timer_rearm(l, 0);
 }
 
 void apic_timer_set_divide(struct lapic *l, uint32_t divide)
@@ -157,7 +178,7 @@ void apic_timer_set_divide(struct lapic *l, uint32_t divide)
     l->timer_divide = divide & 0xb;
     l->timer_count = count;
     l->timer_tick = crystal_now(l);
-    timer_rearm(l);
+    timer_rearm(l, 0);
 }
 
 void apic_timer_set_lvt(struct lapic *l, uint32_t value)
@@ -171,7 +192,7 @@ void apic_timer_set_lvt(struct lapic *l, uint32_t value)
         l->timer_initial = 0;
         l->tsc_deadline = 0;
     }
-    timer_rearm(l);
+    timer_rearm(l, l->tsc_deadline ? x86_tsc(l->c) : 0);
 }
 
 uint64_t lapic_tsc_deadline(const struct lapic *l)

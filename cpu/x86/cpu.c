@@ -277,8 +277,10 @@ struct x86_vcpu *x86_vcpu_create(struct vm *vm, const struct x86_model *model,
     c->vcpu.vm = vm;
     if (x86_mmu_create(c, err) < 0)
         goto fail;
+    if (vec_create(c, err) < 0)
+        goto fail;
     c->lapic = lapic_create(c, err);
-    if (!c->lapic || vec_create(c, err) < 0 || engine->create(c, err) < 0)
+    if (!c->lapic || engine->create(c, err) < 0)
         goto fail;
     c->engine_ops = engine;
     if (vm_add_vcpu(vm, &c->vcpu) < 0) {

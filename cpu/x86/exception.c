@@ -5,9 +5,8 @@
  *
  * Interface in fault.h. Threading: the processor's own thread.
  */
-#include <setjmp.h>
-
 #include "cpu/x86/seg_internal.h"
+#include "cpu/x86/vec/vec.h"
 
 const struct x86_insn x86_no_insn = {0};
 
@@ -20,7 +19,7 @@ static _Noreturn void unwind(struct x86_vcpu *c, enum x86_vector vector, bool ha
     c->fault_has_error = has_error;
     c->fault_error = error;
     c->delivery_error = 0;
-    _longjmp(c->unwind, 1);
+    x86_throw(&c->unwind);
 }
 
 void x86_raise(struct x86_vcpu *c, enum x86_vector vector)
@@ -114,7 +113,7 @@ static void record_code(struct x86_vcpu *c, struct x86_fault_record *f)
 /* False: another fault was raised meanwhile. */
 static bool __attribute__((noinline)) try_event(struct x86_vcpu *c, const struct event *e)
 {
-    if (_setjmp(c->unwind))
+    if (x86_catch(&c->unwind))
         return false;
     x86_interrupt(c, e->kind, e->vector, e->has_error, e->error, c->s.reg[X86_RIP] & c->ip_mask);
     return true;
@@ -151,9 +150,8 @@ void x86_deliver(struct x86_vcpu *c, enum x86_event_kind kind, uint8_t vector, b
     const struct x86_insn *cur = c->cur;
     bool in_insn = c->in_insn;
     unsigned in_a_row = 1;
-    jmp_buf saved;
+    struct x86_unwind saved = c->unwind;
 
-    memcpy(&saved, &c->unwind, sizeof saved);
     c->cur = &x86_no_insn;
     c->in_insn = true;
     c->s.shadow = 0;
@@ -166,9 +164,9 @@ void x86_deliver(struct x86_vcpu *c, enum x86_event_kind kind, uint8_t vector, b
     if (kind == X86_EVENT_FAULT)
         c->s.pending_db = 0;
 
-    vlog(c->vm->log, CPU, DEBUG, "cpu %u: vector %u error %#x at %04x:%llx", c->vcpu.index, vector,
-         has_error ? error : 0, c->s.seg[X86_CS].selector,
-         (unsigned long long)c->s.reg[X86_RIP]);
+    x86_log(c, CPU, DEBUG, "cpu %u: vector %u error %#x at %04x:%llx", c->vcpu.index, vector,
+            has_error ? error : 0, c->s.seg[X86_CS].selector,
+            (unsigned long long)c->s.reg[X86_RIP]);
     c->fault_depth = 0;
     record(c, &e);
     while (!try_event(c, &e)) {
@@ -182,5 +180,5 @@ void x86_deliver(struct x86_vcpu *c, enum x86_event_kind kind, uint8_t vector, b
         c->fault_depth = 0;
     c->in_insn = in_insn;
     c->cur = cur;
-    memcpy(&c->unwind, &saved, sizeof saved);
+    c->unwind = saved;
 }

@@ -9,6 +9,7 @@
 #include "cpu/x86/apic.h"
 #include "cpu/x86/fault.h"
 #include "cpu/x86/mmu.h"
+#include "cpu/x86/vec/vec.h"
 
 static bool extint_pending(struct x86_vcpu *c)
 {
@@ -53,6 +54,7 @@ bool x86_deliver_interrupt(struct x86_vcpu *c)
         }
     }
     if (extint_pending(c) && c->intr_ack) {
+        vec_leave(c);
         x86_deliver(c, X86_EVENT_EXTERNAL, c->intr_ack(c->intr_ack_ctx), false, 0);
         return true;
     }
@@ -102,8 +104,10 @@ bool x86_handle_events(struct x86_vcpu *c, uint32_t events)
         x86_tlb_reset(c);
     else if (events & EVENT_REVOKE)
         x86_tlb_revoke_writes(c);
-    if (events & EVENT_CODE)
+    if (events & EVENT_CODE) {
+        vec_leave(c);
         vcpu_drain_code(&c->vcpu);
+    }
     if (events & (EVENT_INIT | EVENT_STARTUP))
         startup(c);
     if (events & EVENT_INTERRUPT)

@@ -119,8 +119,10 @@ void x86_code_stored(struct x86_vcpu *c, struct ram_block *block, uint64_t offse
     /* With one processor the marks of a page are taken back when its code is
      * gone; with more they stay, and data in its place must not cost more than
      * this look. */
-    if (c->vm->vcpu_count > 1 && ram_block_has_code(block, offset, bytes))
+    if (c->vm->vcpu_count > 1 && ram_block_has_code(block, offset, bytes)) {
+        vec_leave(c);
         vcpu_code_written(c->vm, &c->vcpu, block, offset, bytes);
+    }
 }
 
 static void note_stored(struct x86_vcpu *c, const uint8_t *p, unsigned bytes)
@@ -143,11 +145,11 @@ static uint64_t device_read(struct x86_vcpu *c, gpa_t gpa, unsigned bytes)
 {
     uint64_t v = ~0ull;
 
-    vec_leave(c);
     if (lapic_page_match(c->lapic, gpa)) {
         v = bytes == 8 ? lapic_mmio_read(c->lapic, gpa & 0xfff, 4)
                        : lapic_mmio_read(c->lapic, gpa & 0xfff, bytes);
     } else {
+        vec_leave(c);
         as_load(&c->vm->memory, gpa, bytes, &v);
     }
     after_device(c);
@@ -156,11 +158,12 @@ static uint64_t device_read(struct x86_vcpu *c, gpa_t gpa, unsigned bytes)
 
 static void device_write(struct x86_vcpu *c, gpa_t gpa, uint64_t v, unsigned bytes)
 {
-    vec_leave(c);
-    if (lapic_page_match(c->lapic, gpa))
+    if (lapic_page_match(c->lapic, gpa)) {
         lapic_mmio_write(c->lapic, gpa & 0xfff, (uint32_t)v, MIN(bytes, 4u));
-    else
+    } else {
+        vec_leave(c);
         as_store(&c->vm->memory, gpa, bytes, v);
+    }
     after_device(c);
 }
 

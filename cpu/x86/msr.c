@@ -12,6 +12,7 @@
 #include "cpu/x86/apic.h"
 #include "cpu/x86/mmu.h"
 #include "cpu/x86/msr_internal.h"
+#include "cpu/x86/vec/vec.h"
 
 enum msr_flags {
     MSR_READ = 1 << 0,
@@ -90,6 +91,7 @@ enum misc_enable_bits {
 
 uint64_t x86_tsc(struct x86_vcpu *c)
 {
+    x86_clock_leave(c);
     return clock_tsc(&c->vm->clock) + c->s.tsc_adjust;
 }
 
@@ -196,8 +198,8 @@ static bool debugctl_write(struct x86_vcpu *c, uint32_t n, uint64_t value)
     if (value & ~(uint64_t)(DEBUGCTL_LBR | DEBUGCTL_BTF))
         return false;
     if (value)
-        vlog(c->vm->log, MSR, GUEST, "cpu %u: IA32_DEBUGCTL = %#llx has no effect", c->vcpu.index,
-             (unsigned long long)value);
+        x86_log(c, MSR, GUEST, "cpu %u: IA32_DEBUGCTL = %#llx has no effect", c->vcpu.index,
+                (unsigned long long)value);
     return true;
 }
 
@@ -389,7 +391,7 @@ static void unknown_log(struct x86_vcpu *c, uint32_t msr, const char *what)
     if (c->msr_logged_count == ARRAY_SIZE(c->msr_logged))
         return;
     c->msr_logged[c->msr_logged_count++] = msr;
-    vlog(c->vm->log, MSR, GUEST, "cpu %u: %s of unknown MSR %#x", c->vcpu.index, what, msr);
+    x86_log(c, MSR, GUEST, "cpu %u: %s of unknown MSR %#x", c->vcpu.index, what, msr);
 }
 
 static const struct msr_row *row_for(struct x86_vcpu *c, uint32_t msr, const char *what)

@@ -5,10 +5,19 @@
 #define CPU_X86_MSR_H
 
 #include "cpu/x86/vcpu.h"
+#include "cpu/x86/vec/vec.h"
 
 /* False: #GP(0) (unknown, logged once; reserved bits; read-only). */
 bool x86_msr_read(struct x86_vcpu *c, uint32_t msr, uint64_t *value);
 bool x86_msr_write(struct x86_vcpu *c, uint32_t msr, uint64_t value);
+
+/* Before a look at the machine's clock: a host without an invariant TSC is asked
+ * through the C library. */
+static inline void x86_clock_leave(struct x86_vcpu *c)
+{
+    if (unlikely(!c->vm->clock.uses_host_tsc && !c->vm->clock.deterministic))
+        vec_leave(c);
+}
 
 /* The guest's TSC now: clock + TSC_ADJUST. */
 uint64_t x86_tsc(struct x86_vcpu *c);

@@ -10,11 +10,10 @@
 #ifndef CPU_X86_VCPU_H
 #define CPU_X86_VCPU_H
 
-#include <setjmp.h>
-
 #include "base/base.h"
 #include "cpu/x86/cpuid.h"
 #include "cpu/x86/state.h"
+#include "cpu/x86/unwind.h"
 #include "vm/vm.h"
 
 struct x86_insn;
@@ -107,7 +106,7 @@ struct x86_vcpu {
     /* ---- execution ---- */
     const struct x86_insn *cur; /* the instruction being executed */
     struct x86_block *block;
-    jmp_buf unwind;             /* a fault leaves the instruction through here */
+    struct x86_unwind unwind;   /* a fault leaves the instruction through here */
     bool in_insn;               /* unwind is valid */
     uint64_t budget_end;        /* icount at which run() has to return */
     struct x86_insn *patched;   /* stops the running block: its own handler is kept */

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "cpu/x86/mmu_internal.h"
+#include "cpu/x86/vec/vec.h"
 
 enum pte_bits {
     PTE_P = 1 << 0,
@@ -67,6 +68,7 @@ static uint64_t phys_read(struct x86_vcpu *c, gpa_t gpa, unsigned size)
             return atomic_load_explicit((const _Atomic uint64_t *)p, memory_order_relaxed);
         return atomic_load_explicit((const _Atomic uint32_t *)p, memory_order_relaxed);
     }
+    vec_leave(c);
     as_load(&c->vm->memory, gpa, size, &v);
     return zext(v, size);
 }
@@ -83,6 +85,7 @@ static bool phys_set_bits(struct x86_vcpu *c, gpa_t gpa, unsigned size, uint64_t
 
     if (!p) {
         uint64_t v = 0;
+        vec_leave(c);
         as_load(&c->vm->memory, gpa, size, &v);
         as_store(&c->vm->memory, gpa, size, zext(v, size) | bits);
         return true;

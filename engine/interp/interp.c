@@ -228,7 +228,7 @@ enum vcpu_exit interp_run(struct x86_vcpu *c, uint64_t budget)
     c->budget_end = budget > UINT64_MAX - c->s.icount ? UINT64_MAX : c->s.icount + budget;
     vcpu_enter(&c->vcpu);
     c->in_insn = true;
-    while (_setjmp(c->unwind) != 0)
+    while (x86_catch(&c->unwind) != 0)
         fault(c);
     exit = loop(c);
     c->in_insn = false;

@@ -427,7 +427,7 @@ int guest_run(struct state *s, const uint8_t *bytes, unsigned length)
     cpu->s.reg[X86_RIP] = 0x1234000;
     cpu->s.cc = x86_rflags_to_cc(s->flags);
     cpu->in_insn = true;
-    if (!_setjmp(cpu->unwind))
+    if (!x86_catch(&cpu->unwind))
         insn[0].fn(cpu, insn);
     else
         vector = cpu->fault_vector;

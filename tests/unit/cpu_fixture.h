@@ -101,7 +101,7 @@ static inline int fixture_fault(struct x86_vcpu *c, void (*call)(struct x86_vcpu
 
     c->cur = &insn;
     c->in_insn = true;
-    if (setjmp(c->unwind)) {
+    if (x86_catch(&c->unwind)) {
         c->in_insn = false;
         c->cur = NULL;
         return c->fault_vector;

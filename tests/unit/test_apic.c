@@ -579,14 +579,43 @@ static void test_extint_message(void **state)
 
 #define TICK 40ull
 
-static uint64_t deadline(void)
-{
-    return l->timer.deadline_ns;
-}
-
 static void fire(void)
 {
     l->timer.fire(l->timer.ctx);
+}
+
+/* When the machine's timer fires at last: it may be armed for a time before
+ * that, and the owner then arms it anew. */
+static uint64_t deadline(void)
+{
+    fire();
+    lapic_has_interrupt(l);
+    if (l->timer_armed_ns == TIME_NEVER)
+        return TIME_NEVER;
+    assert_int_equal(l->timer.deadline_ns, l->timer_armed_ns);
+    return l->timer_armed_ns;
+}
+
+/* Deadlines that are put off are not armed anew, earlier ones are. */
+static void test_timer_put_off(void **state)
+{
+    struct x86_vcpu *c = f.cpu[0];
+
+    wr(l, REG_LVT + LVT_TIMER, 0x32 | TIMER_TSC_DEADLINE << LVT_TIMER_MODE_SHIFT);
+    assert_true(x86_msr_write(c, 0x6e0, 5000));
+    assert_true(x86_msr_write(c, 0x6e0, 9000));
+    assert_int_equal(l->timer.deadline_ns, 5000);
+    assert_true(x86_msr_write(c, 0x6e0, 4000));
+    assert_int_equal(l->timer.deadline_ns, 4000);
+    assert_true(x86_msr_write(c, 0x6e0, 8000));
+    fixture_set_time(&f, 4000);
+    fire();
+    assert_int_equal(take(l), -1);
+    assert_int_equal(l->timer.deadline_ns, 8000);
+    fixture_set_time(&f, 8000);
+    fire();
+    assert_int_equal(take(l), 0x32);
+    wr(l, REG_EOI, 0);
 }
 
 static void test_timer_one_shot(void **state)
@@ -836,6 +865,7 @@ int main(void)
         TEST(test_lint),
         TEST(test_extint_message),
         TEST(test_timer_one_shot),
+        TEST(test_timer_put_off),
         TEST(test_timer_periodic),
         TEST(test_timer_divides),
         TEST(test_tsc_deadline),

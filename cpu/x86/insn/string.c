@@ -4,7 +4,7 @@
  * A REP form is restartable: registers always show the iterations done, so a
  * fault, an interrupt or the end of the budget leaves RIP on the instruction.
  * Each iteration counts as one retired instruction. Runs of MOVS and STOS
- * within pages of plain memory go through the host's memory functions.
+ * within pages of plain memory are the host's own REP.
  */
 #include "cpu/x86/debug.h"
 #include "cpu/x86/insn/ops.h"
@@ -108,6 +108,55 @@ static inline void string_step(struct x86_vcpu *c, const struct x86_insn *i, enu
         advance(c, i, X86_RDI, by);
 }
 
+/* The host's own instructions: what they do where the two areas overlap is what
+ * the guest's would do, and they use no vector registers (docs/VECTOR.md). */
+#define STRING_FNS(bits, type, sfx)                                                                \
+    static void host_movs##bits(void *d, const void *s, uint64_t n)                                \
+    {                                                                                              \
+        __asm__ volatile("rep movs" sfx : "+D"(d), "+S"(s), "+c"(n) : : "memory");                 \
+    }                                                                                              \
+    static void host_stos##bits(void *d, uint64_t v, uint64_t n)                                   \
+    {                                                                                              \
+        __asm__ volatile("rep stos" sfx : "+D"(d), "+c"(n) : "a"(v) : "memory");                   \
+    }
+SIZES(STRING_FNS)
+
+static void host_movs(void *d, const void *s, uint64_t n, unsigned size)
+{
+    switch (size) {
+    case 1:
+        host_movs8(d, s, n);
+        break;
+    case 2:
+        host_movs16(d, s, n);
+        break;
+    case 4:
+        host_movs32(d, s, n);
+        break;
+    default:
+        host_movs64(d, s, n);
+        break;
+    }
+}
+
+static void host_stos(void *d, uint64_t v, uint64_t n, unsigned size)
+{
+    switch (size) {
+    case 1:
+        host_stos8(d, v, n);
+        break;
+    case 2:
+        host_stos16(d, v, n);
+        break;
+    case 4:
+        host_stos32(d, v, n);
+        break;
+    default:
+        host_stos64(d, v, n);
+        break;
+    }
+}
+
 /* How many elements from address on, upwards, lie in its page. */
 static uint64_t page_run(uint64_t lin, unsigned size)
 {
@@ -141,22 +190,10 @@ static uint64_t fast_run(struct x86_vcpu *c, const struct x86_insn *i, enum stri
             ((lin + n * size - 1) & PAGE_MASK) != e->read)
             return 0;
         s = (uint8_t *)(lin + e->addend);
-        if (d > s && d < s + n * size) {
-            /* Overlapping upwards: the pattern repeats, as byte by byte. */
-            for (uint64_t k = 0; k < n; k++)
-                memcpy(d + k * size, &(uint64_t){le_get(s + k * size, i->size)}, size);
-        } else {
-            memmove(d, s, n * size);
-        }
+        host_movs(d, s, n, i->size);
         advance(c, i, X86_RSI, (int64_t)(n * size));
     } else {
-        uint64_t v = c->s.reg[X86_RAX];
-        if (size == 1 || zext(v, i->size) == 0) {
-            memset(d, (int)(v & 0xff), n * size);
-        } else {
-            for (uint64_t k = 0; k < n; k++)
-                le_put(d + k * size, v, i->size);
-        }
+        host_stos(d, c->s.reg[X86_RAX], n, i->size);
     }
     advance(c, i, X86_RDI, (int64_t)(n * size));
     return n;

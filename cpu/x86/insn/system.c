@@ -247,9 +247,11 @@ HANDLER(fence)
 
 HANDLER(random_op)
 {
-    uint64_t v = vm_random(c->vm);
+    uint64_t v;
 
     X86_BEGIN(c, i);
+    vec_leave(c);
+    v = vm_random(c->vm);
     x86_reg_set(c, i->r0, i->size, v);
     c->s.cc = CC_ONE | CC_CF; /* valid; the other flags are cleared */
     X86_NEXT(c, i);

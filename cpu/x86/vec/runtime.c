@@ -1,5 +1,5 @@
 /*
- * The runtime behind vec.h: its life, the gates, and what of the guest is
+ * The runtime behind vec.h: its life, and what of the guest is
  * resident in the host's x87 unit and MXCSR.
  *
  * MXCSR: nearly all guests keep its control bits at the default 1F80H, which is
@@ -24,56 +24,6 @@
 /* One block's thunks fit in what is left when vec_needs_flush says so. */
 #define VEC_CODE_RESERVE (256 * KiB)
 
-/* ---- gates ---- */
-
-static bool avx_enabled(const struct x86_cpu *s, uint64_t components)
-{
-    return (s->cr4 & CR4_OSXSAVE) && (s->xcr0 & components) == components && (s->cr0 & CR0_PE) &&
-           !(s->rflags & FLAG_VM);
-}
-
-#define XCR0_FOR_AVX (XCR0_SSE | XCR0_AVX)
-#define XCR0_FOR_AVX512 (XCR0_FOR_AVX | XCR0_OPMASK | XCR0_ZMM_HI256 | XCR0_HI16_ZMM)
-
-uint8_t vec_gates(const struct x86_cpu *s)
-{
-    bool em = s->cr0 & CR0_EM, ts = s->cr0 & CR0_TS;
-    uint8_t g = 0;
-
-    if (em || ts)
-        g |= GATE_X87 | GATE_MMX | GATE_FXSR;
-    if (ts && (s->cr0 & CR0_MP))
-        g |= GATE_WAIT;
-    if (em || ts || !(s->cr4 & CR4_OSFXSR))
-        g |= GATE_SSE;
-    if (ts || !avx_enabled(s, XCR0_FOR_AVX))
-        g |= GATE_AVX;
-    if (ts || !avx_enabled(s, XCR0_FOR_AVX512))
-        g |= GATE_AVX512;
-    if (ts || !(s->cr4 & CR4_OSXSAVE))
-        g |= GATE_XSAVE;
-    return g;
-}
-
-void vec_gate_fault(struct x86_vcpu *c, const struct x86_insn *i)
-{
-    const struct x86_cpu *s = &c->s;
-    bool em = s->cr0 & CR0_EM;
-    bool ud = false;
-
-    if (i->gate & GATE_MMX)
-        ud |= em;
-    if (i->gate & GATE_SSE)
-        ud |= em || !(s->cr4 & CR4_OSFXSR);
-    if (i->gate & GATE_AVX)
-        ud |= !avx_enabled(s, XCR0_FOR_AVX);
-    if (i->gate & GATE_AVX512)
-        ud |= !avx_enabled(s, XCR0_FOR_AVX512);
-    if (i->gate & GATE_XSAVE)
-        ud |= !(s->cr4 & CR4_OSXSAVE);
-    x86_raise(c, ud ? VEC_UD : VEC_NM);
-}
-
 /* ---- MXCSR ---- */
 
 bool vec_mxcsr_enter(struct x86_vcpu *c)
@@ -85,15 +35,6 @@ bool vec_mxcsr_enter(struct x86_vcpu *c)
     _mm_setcsr(v);
     c->vec->live |= LIVE_MXCSR;
     return true;
-}
-
-void vec_mxcsr_leave(struct x86_vcpu *c)
-{
-    if (!(c->vec->live & LIVE_MXCSR))
-        return;
-    c->s.x.mxcsr = _mm_getcsr();
-    _mm_setcsr(MXCSR_DEFAULT);
-    c->vec->live &= ~LIVE_MXCSR;
 }
 
 /* What a call into guest code may change, beyond what is named in operands. */
@@ -172,13 +113,6 @@ static void image_from_state(struct vec_runtime *rt, const struct x86_xsave *x, 
     memcpy(rt->fx.b + offsetof(struct x86_xsave, st), x->st, sizeof x->st);
 }
 
-static void state_from_image(struct x86_xsave *x, const struct vec_runtime *rt)
-{
-    memcpy(x, rt->fx.b, 5); /* FCW, FSW, FTW */
-    for (unsigned n = 0; n < 8; n++)
-        memcpy(x->st[n], rt->fx.b + offsetof(struct x86_xsave, st) + 16 * n, 10);
-}
-
 void vec_x87_enter(struct x86_vcpu *c)
 {
     struct vec_runtime *rt = c->vec;
@@ -186,17 +120,6 @@ void vec_x87_enter(struct x86_vcpu *c)
     image_from_state(rt, &c->s.x, rt->live & LIVE_MXCSR ? _mm_getcsr() : MXCSR_DEFAULT);
     __asm__ volatile("fxrstor64 %0" : : "m"(rt->fx) : THUNK_CLOBBERS);
     rt->live |= LIVE_X87;
-}
-
-void vec_x87_leave(struct x86_vcpu *c)
-{
-    struct vec_runtime *rt = c->vec;
-
-    if (!(rt->live & LIVE_X87))
-        return;
-    __asm__ volatile("fxsave64 %0\n\tfninit" : "=m"(rt->fx));
-    state_from_image(&c->s.x, rt);
-    rt->live &= ~LIVE_X87;
 }
 
 void vec_set_ferr(struct x86_vcpu *c, bool level)
@@ -267,7 +190,7 @@ static void run_x87(struct x86_vcpu *c, unsigned flags, vec_thunk *fn, void *mem
         raise_simd(c);
     if (flags & VF_MXCSR)
         x->mxcsr = le32_get(rt->fx.b + offsetof(struct x86_xsave, mxcsr));
-    state_from_image(x, rt);
+    vec_state_from_image(x, rt);
     if (ignored && x->fcw == (fcw | FCW_MASKS))
         x->fcw = fcw;
     vec_x87_summarize(c);
@@ -359,14 +282,6 @@ void vec_misaligned(struct x86_vcpu *c, const struct x86_insn *i, uint64_t ea, b
 }
 
 /* ---- life ---- */
-
-void vec_leave(struct x86_vcpu *c)
-{
-    if (likely(!c->vec->live))
-        return;
-    vec_x87_leave(c);
-    vec_mxcsr_leave(c);
-}
 
 void vec_sync(struct x86_vcpu *c)
 {

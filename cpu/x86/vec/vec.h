@@ -12,7 +12,9 @@
  * Rules for the rest of the processor:
  *  - call vec_sync() before anybody but this folder reads or writes x86_cpu.x,
  *    and when run() returns;
- *  - call vec_leave() before device code runs on the processor's thread;
+ *  - call vec_leave() before device code, the C library, or anything else that
+ *    is not compiled without vector registers runs on the processor's thread
+ *    (docs/VECTOR.md has the list);
  *  - call vec_flush() only when no decoded instruction is left (it frees all
  *    thunks), and ask vec_needs_flush() before decoding another block.
  *
@@ -41,6 +43,15 @@ void vec_sync(struct x86_vcpu *c);
 /* The same without xinuse, and cheaper: before device code runs on this
  * processor's thread, which may use the host's floating-point units. */
 void vec_leave(struct x86_vcpu *c);
+
+/* vlog() for code that may run while the host holds guest vectors. */
+#define x86_log(c, area, level, ...)                                                               \
+    do {                                                                                           \
+        if (unlikely(log_wants((c)->vm->log, LOG_##area, LOG_##level))) {                          \
+            vec_leave(c);                                                                          \
+            log_write((c)->vm->log, LOG_##area, LOG_##level, __VA_ARGS__);                         \
+        }                                                                                          \
+    } while (0)
 
 void vec_flush(struct x86_vcpu *c);
 bool vec_needs_flush(const struct x86_vcpu *c);

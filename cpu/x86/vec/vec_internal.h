@@ -10,10 +10,7 @@
 #include "cpu/x86/fault.h"
 #include "cpu/x86/mmu.h"
 #include "cpu/x86/vec/vec.h"
-
-#define MXCSR_DEFAULT 0x1f80u
-#define MXCSR_FLAGS 0x3fu
-#define MXCSR_MASKS 0x1f80u
+#include "cpu/x86/vec/vec_runtime.h"
 
 enum x87_bits {
     FCW_MASKS = 0x3f,
@@ -33,39 +30,6 @@ enum x87_bits {
  * taken out of it at any instruction by returning. */
 typedef void vec_thunk(struct x86_cpu *s, void *mem);
 
-enum vec_live {
-    LIVE_MXCSR = 1 << 0, /* guest control is the default; flags collect in the host's MXCSR */
-    LIVE_X87 = 1 << 1,   /* guest x87/MMX state is in the host; all exceptions are masked */
-};
-
-struct vec_fxsave {
-    uint8_t b[512];
-} __attribute__((aligned(64)));
-
-#define VEC_BOUNCE 128
-
-struct vec_runtime {
-    uint8_t live; /* enum vec_live */
-    bool has_avx, has_avx512, has_avx512bw; /* the guest has, so the host has */
-    bool has_sse;
-    bool track_x87;    /* FOP and FDP follow every instruction, not only errors */
-    bool is_sigfpe_user;
-
-    struct exec_memory code;
-    size_t used;       /* bytes of code in use */
-    uint32_t *table;   /* open hash of thunks: offset / 16 + 1 */
-    size_t return_stub; /* offset */
-    uint32_t thunk_count;
-
-    uint8_t bounce[VEC_BOUNCE] __attribute__((aligned(64)));
-    struct vec_fxsave fx;
-    struct x86_cpu *trial_state; /* see vec_thunk_trial */
-
-    /* Written by the signal handler. */
-    volatile bool trapped;
-    volatile uint32_t trap_mxcsr;
-};
-
 /* ---- signals: sigfpe.c ---- */
 
 int vec_signals_acquire(struct error *err);
@@ -74,13 +38,11 @@ void vec_signals_release(void);
 void vec_signals_arm(struct vec_runtime *rt);
 void vec_signals_disarm(void);
 
-/* ---- leaving and entering the host: runtime.c ---- */
+/* ---- leaving and entering the host: leave.c, runtime.c ---- */
 
 /* Makes LIVE_MXCSR true if the guest's control bits are the default. */
 bool vec_mxcsr_enter(struct x86_vcpu *c);
-void vec_mxcsr_leave(struct x86_vcpu *c);
 void vec_x87_enter(struct x86_vcpu *c);
-void vec_x87_leave(struct x86_vcpu *c);
 
 enum vec_flags {
     VF_MXCSR = 1 << 0, /* reads or sets MXCSR */
