@@ -1,6 +1,6 @@
 /*
- * Access by address: single bus cycles, DMA, mapping for DMA.
- * Interface: the last part of vm/memory.h.
+ * Access by address: single bus cycles, DMA. Interface: the last part of
+ * vm/memory.h; mapping is in map.c.
  *
  * RAM is reached without a lock. A callback is reached with the machine's
  * lock, and the range is looked up again under it: while this thread waited
@@ -73,16 +73,6 @@ static void ram_copy(void *to, const void *from, uint64_t bytes)
         return;
     }
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
-}
-
-static uint8_t *range_host(const struct flat_range *r, uint64_t addr)
-{
-    return r->region->ram->host + r->region->ram_offset + r->offset + (addr - r->base);
-}
-
-static bool range_is_writable(const struct flat_range *r)
-{
-    return r->region->ram && !r->region->readonly && r->region->ram->kind == RAM_NORMAL;
 }
 
 static void range_written(const struct flat_range *r, uint64_t addr, uint64_t bytes)
@@ -282,34 +272,4 @@ int as_write(struct address_space *as, uint64_t addr, const void *buf, uint64_t 
         addr += n;
     }
     return code;
-}
-
-void *as_map(struct address_space *as, uint64_t addr, uint64_t *bytes, bool write,
-             struct ram_block **block, uint64_t *offset)
-{
-    const struct flat_range *r = address_space_find(as, addr);
-    struct ram_block *ram;
-    uint64_t start, length;
-    uint8_t *host;
-
-    if (!r || !r->region->ram || (write && !range_is_writable(r)) || !*bytes)
-        return NULL;
-    ram = r->region->ram;
-    host = range_host(r, addr);
-    start = (uint64_t)(host - ram->host);
-    length = r->last - addr + 1; /* a range of memory is no longer than its block */
-    /* Goes on while the next range is the next part of the same block. */
-    while (length < *bytes && addr + length > addr) {
-        r = address_space_find(as, addr + length);
-        if (!r || r->region->ram != ram || (write && !range_is_writable(r)) ||
-            range_host(r, addr + length) != host + length)
-            break;
-        length += r->last - (addr + length) + 1;
-    }
-    *bytes = MIN(*bytes, length);
-    if (block)
-        *block = ram;
-    if (offset)
-        *offset = start;
-    return host;
 }

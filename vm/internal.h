@@ -148,6 +148,18 @@ uint64_t state_field_bytes(const struct state_field *f);
 
 extern const struct state_table vm_machine_state, vm_vcpu_state, vm_ram_state;
 
+/* ---- ranges of memory (map.c, access.c) ---- */
+
+static inline uint8_t *range_host(const struct flat_range *r, uint64_t addr)
+{
+    return r->region->ram->host + r->region->ram_offset + r->offset + (addr - r->base);
+}
+
+static inline bool range_is_writable(const struct flat_range *r)
+{
+    return r->region->ram && !r->region->readonly && r->region->ram->kind == RAM_NORMAL;
+}
+
 /* ---- memory.c ---- */
 
 /* Frees replaced views that nobody can be reading; lock held, by somebody who

@@ -502,19 +502,3 @@ void address_space_listen(struct address_space *as, struct view_listener *l)
         l->added(l->ctx, &view->range[i]);
     vm_unlock(as->vm);
 }
-
-const struct flat_range *address_space_find(struct address_space *as, uint64_t addr)
-{
-    const struct flat_view *view = atomic_load(&as->view);
-    size_t low = 0, high = view ? view->count : 0;
-
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-
-        if (view->range[middle].last < addr)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return view && low < view->count && view->range[low].base <= addr ? &view->range[low] : NULL;
-}

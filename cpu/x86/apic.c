@@ -612,8 +612,7 @@ static bool register_write(struct lapic *l, unsigned reg, uint32_t value)
 
 bool lapic_page_match(const struct lapic *l, gpa_t gpa)
 {
-    return ((gpa ^ l->base) & ~0xfffull) == 0 &&
-           (l->base & (APIC_BASE_EN | APIC_BASE_EXTD)) == APIC_BASE_EN;
+    return apic_page_is(l, gpa);
 }
 
 /* In a register's 16 bytes the low four mean something (10.4.1). */

@@ -170,6 +170,12 @@ static inline bool apic_x2apic(const struct lapic *l)
     return l->base & APIC_BASE_EXTD;
 }
 
+static inline bool apic_page_is(const struct lapic *l, gpa_t gpa)
+{
+    return ((gpa ^ l->base) & ~0xfffull) == 0 &&
+           (l->base & (APIC_BASE_EN | APIC_BASE_EXTD)) == APIC_BASE_EN;
+}
+
 /* Owner: an interrupt from inside: LVT entries. */
 void apic_local_interrupt(struct lapic *l, enum apic_lvt entry);
 

@@ -1,7 +1,7 @@
 /*
  * Accesses to linear memory: from a segment and an offset to host memory or a
  * device (SDM Vol. 3, chapters 3 to 5). Interface: mmu.h; walks are in walk.c,
- * the buffers in tlb.c.
+ * the buffers in tlb.c and fill.c.
  *
  * Whatever the fast path in mmu.h must not do alone (devices, stores to pages
  * that hold cached code, accesses across pages, alignment checks, breakpoints)
@@ -13,89 +13,22 @@
 
 #include <stdatomic.h>
 
-#include "cpu/x86/apic.h"
+#include "cpu/x86/apic_internal.h"
 #include "cpu/x86/debug.h"
 #include "cpu/x86/fault.h"
 #include "cpu/x86/mmu_internal.h"
 #include "cpu/x86/vec/vec.h"
 
-/* ---- filling the TLB ---- */
+/* ---- translation ---- */
 
-/*
- * Translates for a data access and fills the entry of class. Raises #PF.
- * *gpa is always set. Returns the host address if the page is memory that
- * this access may touch directly, else NULL.
- */
-static uint8_t *tlb_fill(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
-                         enum x86_access access, gpa_t *gpa)
-{
-    struct tlb *t = &c->mmu->slot[c->mmu->current].tlb[class];
-    unsigned index = gva >> 12 & (TLB_ENTRIES - 1);
-    struct tlb_entry *e = &t->entry[index];
-    bool user = class == TLB_USER;
-    bool ac = class == TLB_SUPERVISOR_AC;
-    uint64_t bytes = UINT64_MAX, offset = 0, page_gpa;
-    struct ram_block *block = NULL;
-    struct walk w;
-    uint32_t error;
-    uint8_t *host;
-    bool writable;
-
-    if (!walk_access(c, gva, access, user, ac, &w, &error))
-        x86_raise_page_fault(c, gva, error);
-    *gpa = w.gpa;
-    page_gpa = w.gpa & PAGE_MASK;
-    if (lapic_page_match(c->lapic, w.gpa))
-        return NULL;
-    host = as_map(&c->vm->memory, page_gpa, &bytes, true, &block, &offset);
-    writable = host && bytes >= PAGE_SIZE;
-    if (!writable) {
-        bytes = UINT64_MAX;
-        host = as_map(&c->vm->memory, page_gpa, &bytes, false, &block, &offset);
-        if (!host || bytes < PAGE_SIZE)
-            return NULL;
-    }
-
-    if (!(e->flags & TLBE_FILLED))
-        t->filled[t->filled_count++] = (uint16_t)index;
-    e->flags = (gva & PAGE_MASK) | TLBE_FILLED | (w.global ? TLBE_GLOBAL : 0);
-    e->addend = (uint64_t)host - (gva & PAGE_MASK);
-    e->read = gva & PAGE_MASK;
-    e->write = NO_PAGE;
-    if (writable && w.dirty && walk_allows(c, &w, ACCESS_WRITE, user, ac, &error)) {
-        if (atomic_load_explicit(&block->code_lines[offset >> 12], memory_order_relaxed))
-            e->flags |= TLBE_CODE;
-        else
-            e->write = gva & PAGE_MASK;
-    }
-    /* A write-only right does not exist; but with protection keys a page can
-     * be unreadable only altogether, so readable holds whenever we get here. */
-    if (w.bytes > PAGE_SIZE) {
-        uint64_t mask = ~(w.bytes - 1);
-        if (!t->large_mask) {
-            t->large_base = gva & mask;
-            t->large_mask = mask;
-        } else {
-            t->large_mask &= mask;
-            while ((gva ^ t->large_base) & t->large_mask)
-                t->large_mask <<= 1;
-            t->large_base &= t->large_mask;
-            if (!t->large_mask) /* everything: any INVLPG flushes */
-                t->large_mask = 1ull << 63, t->large_base = gva & t->large_mask;
-        }
-    }
-    if (access == ACCESS_WRITE && !writable)
-        return NULL; /* ROM: the bus decides */
-    return host + (gva & ~PAGE_MASK);
-}
-
-/* Where a data access by class goes: host memory, or NULL and *gpa. */
+/* Where a data access by class goes: host memory, or NULL and *gpa. Raises #PF. */
 static uint8_t *translate(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
                           enum x86_access access, gpa_t *gpa, bool *holds_code)
 {
-    struct tlb_entry *e =
-        &c->mmu->slot[c->mmu->current].tlb[class].entry[gva >> 12 & (TLB_ENTRIES - 1)];
+    struct tlb *t = &c->mmu->slot[c->mmu->current].tlb[class];
+    struct tlb_entry *e = &t->table[tlb_index(t, gva)];
     uint64_t page = gva & PAGE_MASK;
+    uint32_t error;
     uint8_t *p;
 
     *holds_code = false;
@@ -105,10 +38,16 @@ static uint8_t *translate(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
         *holds_code = true;
         return (uint8_t *)(gva + e->addend);
     }
-    p = tlb_fill(c, class, gva, access, gpa);
-    if (p && access == ACCESS_WRITE)
-        *holds_code = e->flags & TLBE_CODE;
-    return p;
+    switch (tlb_fill(c, class, gva, access, true, gpa, &p, &error)) {
+    case FILL_DIRECT:
+        if (access == ACCESS_WRITE) /* the table may have grown */
+            *holds_code = t->table[tlb_index(t, gva)].flags & TLBE_CODE;
+        return p;
+    case FILL_FAULT:
+        x86_raise_page_fault(c, gva, error);
+    default:
+        return NULL;
+    }
 }
 
 /* ---- one access within a page ---- */
@@ -145,7 +84,7 @@ static uint64_t device_read(struct x86_vcpu *c, gpa_t gpa, unsigned bytes)
 {
     uint64_t v = ~0ull;
 
-    if (lapic_page_match(c->lapic, gpa)) {
+    if (apic_page_is(c->lapic, gpa)) {
         v = bytes == 8 ? lapic_mmio_read(c->lapic, gpa & 0xfff, 4)
                        : lapic_mmio_read(c->lapic, gpa & 0xfff, bytes);
     } else {
@@ -158,7 +97,7 @@ static uint64_t device_read(struct x86_vcpu *c, gpa_t gpa, unsigned bytes)
 
 static void device_write(struct x86_vcpu *c, gpa_t gpa, uint64_t v, unsigned bytes)
 {
-    if (lapic_page_match(c->lapic, gpa)) {
+    if (apic_page_is(c->lapic, gpa)) {
         lapic_mmio_write(c->lapic, gpa & 0xfff, (uint32_t)v, MIN(bytes, 4u));
     } else {
         vec_leave(c);
@@ -555,27 +494,41 @@ void x86_lin_probe_write(struct x86_vcpu *c, gva_t gva, unsigned bytes, bool use
 
 /* ---- instruction fetch ---- */
 
+static void note_fetched(struct tlb_slot *slot, gva_t gva, const struct walk *w)
+{
+    unsigned kind = w->global ? KIND_GLOBAL : KIND_NONGLOBAL;
+
+    page_set_add(&slot->fetched[kind], gva, 12);
+    if (w->shift > 12)
+        page_set_add(&slot->fetched_large[kind], gva, w->shift);
+}
+
 const struct itlb_entry *x86_fetch_translate(struct x86_vcpu *c, gva_t gva)
 {
-    struct itlb *t = &c->mmu->slot[c->mmu->current].itlb;
-    struct itlb_entry *e = itlb_slot(t, gva);
+    struct tlb_slot *slot = &c->mmu->slot[c->mmu->current];
+    struct itlb_entry *e = itlb_slot(&slot->itlb, gva);
     bool user = c->s.cpl == 3;
     uint64_t bytes = UINT64_MAX;
+    gva_t old = e->tag & PAGE_MASK;
     struct walk w;
     uint32_t error;
+    bool evicted;
 
-    if (!walk_access(c, gva, ACCESS_FETCH, user, false, &w, &error))
+    if (walk_access(c, gva, ACCESS_FETCH, user, false, true, &w, &error) != WALK_OK)
         x86_raise_page_fault(c, gva, error);
+    evicted = slot->itlb.any && !(e->tag & ITLB_NONE) && itlb_slot(&slot->itlb, old) == e;
     e->tag = (gva & PAGE_MASK) | user;
     e->gpa = w.gpa & PAGE_MASK;
     e->global = w.global;
+    e->shift = (uint8_t)w.shift;
     e->host = as_map(&c->vm->memory, e->gpa, &bytes, false, &e->block, &e->offset);
-    if (!e->host || bytes < PAGE_SIZE || lapic_page_match(c->lapic, e->gpa)) {
+    if (!e->host || bytes < PAGE_SIZE || apic_page_is(c->lapic, e->gpa)) {
         e->host = NULL;
         e->block = NULL;
     }
-    if (w.bytes > PAGE_SIZE)
-        t->large = true;
-    t->any = true;
+    slot->itlb.any = true;
+    note_fetched(slot, gva, &w);
+    if (evicted && c->vm->deterministic && c->engine_ops->fetch_dropped)
+        c->engine_ops->fetch_dropped(c, false, old, true);
     return e;
 }

@@ -16,16 +16,6 @@
 #define PAGE_SIZE 4096ull
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
-struct tlb {
-    struct tlb_entry entry[TLB_ENTRIES];
-    /* Which entries were filled since the last flush, each once, so that a
-     * flush costs what was filled. */
-    uint16_t filled[TLB_ENTRIES];
-    unsigned filled_count;
-    /* Large pages whose fragments are here: [large_base, +~large_mask]. */
-    uint64_t large_base, large_mask;
-};
-
 int x86_mmu_create(struct x86_vcpu *c, struct error *err);
 void x86_mmu_destroy(struct x86_vcpu *c);
 
@@ -60,13 +50,24 @@ bool x86_walk_debug(struct x86_vcpu *c, gva_t gva, gpa_t *gpa);
 /* Reads linear memory without side effects; bytes read before the first hole. */
 size_t x86_debug_read(struct x86_vcpu *c, gva_t gva, void *buf, size_t bytes);
 
+/*
+ * For engines with lookups of their own: after a miss of a data access by the
+ * current instruction's rights, makes the entry such that a lookup hits. Raises
+ * nothing, calls no libc and touches no vector register. False: the slow
+ * functions have to do it (a fault, a device, ROM, a store to a page with code,
+ * breakpoints, alignment checks); then nothing was done that they would not do.
+ * Segment limits were checked before.
+ */
+bool x86_tlb_refill(struct x86_vcpu *c, gva_t lin, bool write);
+
 /* ---- data accesses of the current instruction ---- */
 uint64_t x86_read_slow(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned size);
 void x86_write_slow(struct x86_vcpu *c, unsigned seg, uint64_t ea, uint64_t v, unsigned size);
 
 static inline struct tlb_entry *tlb_slot(struct x86_vcpu *c, uint64_t lin)
 {
-    return &c->tlb->entry[lin >> 12 & (TLB_ENTRIES - 1)];
+    return (struct tlb_entry *)((char *)c->tlb_table +
+                                (lin >> (12 - TLB_ENTRY_SHIFT) & c->tlb_index_mask));
 }
 
 #define X86_READ_FN(bits, bytes)                                                                   \

@@ -1,21 +1,94 @@
 /*
- * The MMU's own structures, for mmu.c and for the engines' instruction fetch.
+ * The MMU's own structures, for its files and for the engines' instruction fetch.
  */
 #ifndef CPU_X86_MMU_INTERNAL_H
 #define CPU_X86_MMU_INTERNAL_H
 
 #include "cpu/x86/mmu.h"
 
+/* ---- data TLBs ---- */
+
+#define TLB_MIN_ENTRIES 1024u
+#define TLB_MAX_ENTRIES 32768u /* reaches 128 MiB */
+
 /* tlb_entry.flags: the page address it was filled for, and: */
 enum tlb_entry_flags {
-    TLBE_FILLED = 1 << 0,
+    TLBE_FILLED = 1 << 0, /* is in the list of filled entries */
     TLBE_GLOBAL = 1 << 1,
     TLBE_CODE = 1 << 2, /* writable, but stores must look for cached code */
+    /* A fragment of a large page; bit 3 + n for page_shifts[n]. */
+    TLBE_LARGE = 7 << 3,
 };
+#define TLBE_LARGE_BIT 3
 
 #define NO_PAGE 1ull /* no page address is odd */
+
+/*
+ * Memory that was never touched is a table without entries: all of it says
+ * "page 0", which is looked for in entry 0 only, and that one is initialised.
+ */
+struct tlb {
+    struct tlb_entry *table;
+    /* Which entries were filled since the last flush, each once, so that a flush
+     * costs what was filled. */
+    uint16_t *filled;
+    unsigned filled_count;
+    unsigned evicted; /* how often an entry made room for another, fading */
+    unsigned idle;    /* flushes in a row that found few entries */
+    uint64_t index_mask; /* (entries - 1) << TLB_ENTRY_SHIFT */
+};
+
+static inline unsigned tlb_entries(const struct tlb *t)
+{
+    return (unsigned)(t->index_mask >> TLB_ENTRY_SHIFT) + 1;
+}
+
+static inline unsigned tlb_index(const struct tlb *t, gva_t gva)
+{
+    return (unsigned)(gva >> 12) & (tlb_entries(t) - 1);
+}
+
+/* ---- sets of pages, approximately ---- */
+
+/* Says of pages that were added that they were, and sometimes of others. */
+#define PAGE_SET_BITS 8192
+struct page_set {
+    bool any;
+    uint64_t bits[PAGE_SET_BITS / 64];
+};
+
+static inline unsigned page_set_hash(gva_t gva, unsigned shift)
+{
+    return (unsigned)(((gva >> shift) ^ (uint64_t)shift << 58) * 0x9e3779b97f4a7c15ull >> 51);
+}
+
+static inline void page_set_add(struct page_set *s, gva_t gva, unsigned shift)
+{
+    unsigned h = page_set_hash(gva, shift);
+
+    s->any = true;
+    s->bits[h / 64] |= 1ull << h % 64;
+}
+
+static inline bool page_set_has(const struct page_set *s, gva_t gva, unsigned shift)
+{
+    unsigned h = page_set_hash(gva, shift);
+
+    return s->any && (s->bits[h / 64] >> h % 64 & 1);
+}
+
+/* Sizes of large pages: 2 MiB, 4 MiB, 1 GiB. */
+static const uint8_t page_shifts[3] = {21, 22, 30};
+
+/* Which of the three: of a page of 1 << shift bytes. */
+static inline unsigned page_size_index(unsigned shift)
+{
+    return shift == 21 ? 0 : shift == 22 ? 1 : 2;
+}
+
+/* ---- instruction TLBs ---- */
+
 #define ITLB_NONE 2ull /* no tag has bit 1 */
-#define PCID_NONE 0xffffu
 
 struct itlb_entry {
     uint64_t tag; /* page | user */
@@ -24,18 +97,45 @@ struct itlb_entry {
     uint64_t offset; /* of the page in block */
     gpa_t gpa;       /* of the page */
     bool global;
+    uint8_t shift;   /* log2 of the size of the page it is (a fragment) of */
 };
 
+/* Untouched memory: as in struct tlb. */
 struct itlb {
     struct itlb_entry entry[ITLB_ENTRIES];
-    bool any, large;
+    bool any;
 };
+
+static inline struct itlb_entry *itlb_slot(struct itlb *t, gva_t gva)
+{
+    return &t->entry[gva >> 12 & (ITLB_ENTRIES - 1)];
+}
+
+/* ---- an address space's translations ---- */
+
+#define PCID_NONE 0xffffu
+
+/* What to drop: a set. Also the index of what is kept of each kind, see below. */
+enum tlb_drop {
+    DROP_NONGLOBAL = 1,
+    DROP_GLOBAL = 2,
+    DROP_ALL = 3,
+};
+enum { KIND_NONGLOBAL, KIND_GLOBAL, KINDS };
 
 struct tlb_slot {
     struct tlb tlb[TLB_CLASSES];
-    struct itlb itlb;
     unsigned pcid;
     uint64_t used_at;
+    /* fetch_dropped that the engine must hear of when this slot is current. */
+    bool drop_pending, drop_pending_global;
+    /* Large pages whose fragments are in tlb[]. */
+    struct page_set large;
+    /* Pages that were fetched from since the engine dropped all of their kind, and
+     * large pages of which these are fragments. An engine's links live longer than
+     * ITLB entries, and most INVLPGs are for data. */
+    struct page_set fetched[KINDS], fetched_large[KINDS];
+    struct itlb itlb;
 };
 
 /* The last run of plain RAM that a walk touched. */
@@ -50,12 +150,8 @@ struct x86_mmu {
     unsigned current;
     uint64_t stamp;
     struct phys_range last_range;
+    void *tables; /* memory of all tables and lists */
 };
-
-static inline struct itlb_entry *itlb_slot(struct itlb *t, gva_t gva)
-{
-    return &t->entry[gva >> 12 & (ITLB_ENTRIES - 1)];
-}
 
 /* Translates the page of an instruction fetch; raises #PF. */
 const struct itlb_entry *x86_fetch_translate(struct x86_vcpu *c, gva_t gva);
@@ -69,23 +165,62 @@ static inline const struct itlb_entry *x86_fetch_page(struct x86_vcpu *c, gva_t 
     return x86_fetch_translate(c, gva);
 }
 
+/* The engine may remember data translations that are valid no longer. */
+static inline void tlb_tell_dropped(struct x86_vcpu *c)
+{
+    if (c->engine_ops && c->engine_ops->tlb_dropped)
+        c->engine_ops->tlb_dropped(c);
+}
+
+/* ---- walks (walk.c) ---- */
+
 /* What a walk found, for any access. */
 struct walk {
     gpa_t gpa;       /* of the byte asked for */
-    uint64_t bytes;  /* page size */
+    unsigned shift;  /* log2 of the page size */
     bool w, u, x;    /* combined rights */
     bool global, dirty;
     uint8_t pkey;
-    bool user_page;
 };
 
-/* Walks for an access with the rights of user or supervisor (ac: EFLAGS.AC
- * excuses it from SMAP); sets A and D. False: *error is #PF's. */
-bool walk_access(struct x86_vcpu *c, gva_t gva, enum x86_access access, bool user, bool ac,
-                 struct walk *w, uint32_t *error);
+enum walk_result {
+    WALK_OK,
+    WALK_FAULT, /* *error is #PF's */
+    WALK_FAR,   /* paging structures that are not plain RAM without code */
+};
+
+/*
+ * Walks for an access with the rights of user or supervisor (ac: EFLAGS.AC
+ * excuses it from SMAP); sets A and D. far: paging structures in devices and
+ * beside code, too; else it ends there with WALK_FAR.
+ */
+enum walk_result walk_access(struct x86_vcpu *c, gva_t gva, enum x86_access access, bool user,
+                             bool ac, bool far, struct walk *w, uint32_t *error);
 /* Are the rights of a found page enough? */
 bool walk_allows(const struct x86_vcpu *c, const struct walk *w, enum x86_access access,
                  bool user, bool ac, uint32_t *error);
+/* Only looks. */
+bool walk_look(struct x86_vcpu *c, gva_t gva, struct walk *w);
+/* Reads an entry of a paging structure, wherever it is. */
+uint64_t walk_read(struct x86_vcpu *c, gpa_t gpa, unsigned size);
+
+/* The slow cases of paging structures (walk_far.c). */
+uint64_t walk_far_read(struct x86_vcpu *c, gpa_t gpa, unsigned size);
+void walk_far_set_bits(struct x86_vcpu *c, gpa_t gpa, unsigned size, uint64_t bits);
+
+/* ---- fills (fill.c) ---- */
+
+enum fill_result {
+    FILL_DIRECT, /* *host */
+    FILL_BUS,    /* *gpa: not memory, or ROM to be written */
+    FILL_FAULT,  /* *error */
+    FILL_FAR,    /* see WALK_FAR */
+};
+
+/* Translates for a data access, and fills the entry of class. */
+enum fill_result tlb_fill(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
+                          enum x86_access access, bool far, gpa_t *gpa, uint8_t **host,
+                          uint32_t *error);
 
 bool x86_host_to_block(struct x86_vcpu *c, const void *host, struct ram_block **block,
                        uint64_t *offset);

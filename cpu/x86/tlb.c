@@ -1,18 +1,27 @@
 /*
  * The translation look-aside buffers: their life, invalidation (SDM Vol. 3,
- * 4.10) and the choice of the one in use.
+ * 4.10) and the choice of the one in use. Filling is in fill.c.
  *
  * A data TLB exists for each of a few recently used PCIDs ("slots") and for
  * each class of permissions (user, supervisor, supervisor with AC), so that
- * changes of ring, of AC and of CR3 swap a pointer. Threading: the owner's.
+ * changes of ring, of AC and of CR3 swap a pointer.
+ *
+ * An engine that remembers translations is told what it must forget: of the
+ * current slot at once, of others when they become current. What it may know of
+ * is more than what is in the buffers, because entries make room for others.
+ *
+ * Threading: the owner's.
  */
 #include <stdatomic.h>
-#include <stdlib.h>
 
 #include "cpu/x86/fault.h"
 #include "cpu/x86/mmu_internal.h"
 
-/* ---- life and invalidation ---- */
+/* ---- life ---- */
+
+#define TABLE_BYTES (TLB_MAX_ENTRIES << TLB_ENTRY_SHIFT)
+#define LIST_BYTES (TLB_MAX_ENTRIES * sizeof(uint16_t))
+#define TABLES (TLB_PCID_SLOTS * TLB_CLASSES)
 
 static void tlb_clear_entry(struct tlb_entry *e)
 {
@@ -20,146 +29,307 @@ static void tlb_clear_entry(struct tlb_entry *e)
     e->addend = e->flags = 0;
 }
 
-static void tlb_init(struct tlb *t)
+static void tlb_set_entries(struct tlb *t, unsigned entries)
 {
-    for (unsigned n = 0; n < TLB_ENTRIES; n++)
-        tlb_clear_entry(&t->entry[n]);
-    t->filled_count = 0;
-    t->large_base = 0;
-    t->large_mask = 0;
-}
-
-static void itlb_init(struct itlb *t)
-{
-    for (unsigned n = 0; n < ITLB_ENTRIES; n++)
-        t->entry[n].tag = ITLB_NONE;
-    t->any = false;
+    t->index_mask = (uint64_t)(entries - 1) << TLB_ENTRY_SHIFT;
+    t->evicted = t->idle = 0;
 }
 
 int x86_mmu_create(struct x86_vcpu *c, struct error *err)
 {
     struct x86_mmu *m = host_pages_alloc(align_up(sizeof *m, PAGE_SIZE), false);
+    uint8_t *tables;
 
+    _Static_assert(sizeof(struct tlb_entry) == 1 << TLB_ENTRY_SHIFT, "TLB_ENTRY_SHIFT");
+    _Static_assert(TLB_MAX_ENTRIES <= 65536, "tlb.filled is of 16 bits");
     if (!m)
-        return error_set(err, -12, "out of memory for a processor's translations");
+        goto no_memory;
     c->mmu = m;
+    m->tables = tables = host_pages_alloc(TABLES * (TABLE_BYTES + LIST_BYTES), false);
+    if (!tables)
+        goto no_memory;
     for (unsigned s = 0; s < TLB_PCID_SLOTS; s++) {
-        for (unsigned k = 0; k < TLB_CLASSES; k++)
-            tlb_init(&m->slot[s].tlb[k]);
-        itlb_init(&m->slot[s].itlb);
+        for (unsigned k = 0; k < TLB_CLASSES; k++) {
+            struct tlb *t = &m->slot[s].tlb[k];
+            t->table = (struct tlb_entry *)tables;
+            t->filled = (uint16_t *)(tables + TABLE_BYTES);
+            tables += TABLE_BYTES + LIST_BYTES;
+            tlb_clear_entry(&t->table[0]);
+            tlb_set_entries(t, TLB_MIN_ENTRIES);
+        }
+        m->slot[s].itlb.entry[0].tag = ITLB_NONE;
         m->slot[s].pcid = s ? PCID_NONE : 0;
     }
-    c->tlb = &m->slot[0].tlb[TLB_SUPERVISOR_AC];
+    x86_tlb_select(c);
     return 0;
+no_memory:
+    x86_mmu_destroy(c);
+    return error_set(err, -12, "out of memory for a processor's translations");
 }
 
 void x86_mmu_destroy(struct x86_vcpu *c)
 {
-    if (c->mmu)
-        host_pages_free(c->mmu, align_up(sizeof *c->mmu, PAGE_SIZE));
+    if (!c->mmu)
+        return;
+    if (c->mmu->tables)
+        host_pages_free(c->mmu->tables, TABLES * (TABLE_BYTES + LIST_BYTES));
+    host_pages_free(c->mmu, align_up(sizeof *c->mmu, PAGE_SIZE));
     c->mmu = NULL;
 }
 
-static void tlb_flush(struct tlb *t, bool keep_global)
-{
-    unsigned kept = 0;
+/* ---- telling the engine ---- */
 
-    for (unsigned n = 0; n < t->filled_count; n++) {
-        uint16_t index = t->filled[n];
-        struct tlb_entry *e = &t->entry[index];
-        if (keep_global && (e->flags & TLBE_GLOBAL))
-            t->filled[kept++] = index;
-        else
-            tlb_clear_entry(e);
-    }
-    t->filled_count = kept;
-    if (!keep_global || !kept)
-        t->large_mask = t->large_base = 0;
+static void page_set_clear(struct page_set *s)
+{
+    if (!s->any)
+        return;
+    s->any = false;
+    for (unsigned n = 0; n < ARRAY_SIZE(s->bits); n++)
+        s->bits[n] = 0;
 }
 
-static void itlb_flush(struct itlb *t, bool keep_global)
+static void tell_fetch_dropped(struct x86_vcpu *c, bool all, gva_t page, bool global_too)
+{
+    if (c->engine_ops && c->engine_ops->fetch_dropped)
+        c->engine_ops->fetch_dropped(c, all, page, global_too);
+}
+
+/* All fetches of these kinds are void, if there were any. */
+static void fetches_dropped(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_drop drop)
+{
+    bool any = false, global = false;
+
+    if (drop & DROP_NONGLOBAL) {
+        any = s->fetched[KIND_NONGLOBAL].any;
+        page_set_clear(&s->fetched[KIND_NONGLOBAL]);
+        page_set_clear(&s->fetched_large[KIND_NONGLOBAL]);
+    }
+    if (drop & DROP_GLOBAL) {
+        global = s->fetched[KIND_GLOBAL].any;
+        page_set_clear(&s->fetched[KIND_GLOBAL]);
+        page_set_clear(&s->fetched_large[KIND_GLOBAL]);
+    }
+    if (!any && !global)
+        return;
+    if (s == &c->mmu->slot[c->mmu->current]) {
+        tell_fetch_dropped(c, true, 0, global);
+    } else {
+        s->drop_pending = true;
+        s->drop_pending_global |= global;
+    }
+}
+
+/* Another slot is current. */
+static void slot_switched(struct x86_vcpu *c)
+{
+    struct tlb_slot *s = &c->mmu->slot[c->mmu->current];
+
+    x86_tlb_select(c);
+    if (c->engine_ops && c->engine_ops->slot_switched)
+        c->engine_ops->slot_switched(c, c->mmu->current);
+    if (s->drop_pending) {
+        bool global = s->drop_pending_global;
+        s->drop_pending = s->drop_pending_global = false;
+        tell_fetch_dropped(c, true, 0, global);
+    }
+    tlb_tell_dropped(c);
+}
+
+/* ---- invalidation ---- */
+
+static bool drops_entry(enum tlb_drop drop, const struct tlb_entry *e)
+{
+    return drop & (e->flags & TLBE_GLOBAL ? DROP_GLOBAL : DROP_NONGLOBAL);
+}
+
+static void tlb_flush(struct x86_vcpu *c, struct tlb *t, enum tlb_drop drop)
+{
+    unsigned kept = 0, entries = tlb_entries(t);
+
+    /* A table that flushes find nearly empty again and again gets smaller, and
+     * does not keep what it could. */
+    if (entries > TLB_MIN_ENTRIES && t->filled_count) {
+        t->idle = t->filled_count < entries / 8 ? t->idle + 1 : 0;
+        if (t->idle == 8)
+            drop = DROP_ALL;
+    }
+    for (unsigned n = 0; n < t->filled_count; n++) {
+        uint16_t index = t->filled[n];
+        struct tlb_entry *e = &t->table[index];
+        if (e->read == NO_PAGE || drops_entry(drop, e))
+            tlb_clear_entry(e);
+        else
+            t->filled[kept++] = index;
+    }
+    t->filled_count = kept;
+    t->evicted /= 2;
+    if (t->idle == 8) {
+        tlb_set_entries(t, entries / 2);
+        if (c->tlb == t)
+            c->tlb_index_mask = t->index_mask;
+    }
+}
+
+static void itlb_flush(struct itlb *t, enum tlb_drop drop)
 {
     if (!t->any)
         return;
     for (unsigned n = 0; n < ITLB_ENTRIES; n++)
-        if (!keep_global || !t->entry[n].global)
+        if (drop & (t->entry[n].global ? DROP_GLOBAL : DROP_NONGLOBAL))
             t->entry[n].tag = ITLB_NONE;
-    t->any = keep_global;
+    t->any = drop != DROP_ALL;
 }
 
-static void slot_flush(struct tlb_slot *s, bool keep_global)
+static void slot_flush(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_drop drop)
 {
-    for (unsigned k = 0; k < TLB_CLASSES; k++)
-        tlb_flush(&s->tlb[k], keep_global);
-    itlb_flush(&s->itlb, keep_global);
-}
+    unsigned left = 0;
 
-static void tlb_flush_page(struct tlb *t, gva_t gva, bool keep_global)
-{
-    struct tlb_entry *e = &t->entry[gva >> 12 & (TLB_ENTRIES - 1)];
-
-    /* Fragments of one large page go together (SDM Vol. 3, 4.10.2.3). */
-    if (t->large_mask && ((gva ^ t->large_base) & t->large_mask) == 0) {
-        tlb_flush(t, keep_global);
-        return;
+    for (unsigned k = 0; k < TLB_CLASSES; k++) {
+        tlb_flush(c, &s->tlb[k], drop);
+        left += s->tlb[k].filled_count;
     }
+    if (!left)
+        page_set_clear(&s->large);
+    itlb_flush(&s->itlb, drop);
+    fetches_dropped(c, s, drop);
+    if (s == &c->mmu->slot[c->mmu->current])
+        tlb_tell_dropped(c);
+}
+
+static void slots_flush(struct x86_vcpu *c, enum tlb_drop drop)
+{
+    for (unsigned s = 0; s < TLB_PCID_SLOTS; s++)
+        slot_flush(c, &c->mmu->slot[s], drop);
+}
+
+/* Is gva in the large page that flags is a fragment of? */
+static bool same_large_page(uint64_t flags, gva_t gva)
+{
+    for (unsigned n = 0; n < ARRAY_SIZE(page_shifts); n++)
+        if (flags & 1u << (TLBE_LARGE_BIT + n))
+            return !((flags ^ gva) >> page_shifts[n]);
+    return false;
+}
+
+static bool in_large(const struct page_set *s, gva_t gva)
+{
+    for (unsigned n = 0; s->any && n < ARRAY_SIZE(page_shifts); n++)
+        if (page_set_has(s, gva, page_shifts[n]))
+            return true;
+    return false;
+}
+
+/* Entries stay in the list of filled ones: harmless. */
+static void tlb_drop_entry(struct tlb_entry *e)
+{
+    tlb_clear_entry(e);
+    e->flags = TLBE_FILLED;
+}
+
+static void tlb_flush_page(struct tlb *t, gva_t gva, enum tlb_drop drop, bool large)
+{
+    struct tlb_entry *e = &t->table[tlb_index(t, gva)];
+
     if ((e->flags & TLBE_FILLED) && (e->flags & PAGE_MASK) == (gva & PAGE_MASK) &&
-        !(keep_global && (e->flags & TLBE_GLOBAL))) {
-        /* Stays in the list of filled entries: harmless. */
-        tlb_clear_entry(e);
-        e->flags = TLBE_FILLED;
+        e->read != NO_PAGE && drops_entry(drop, e))
+        tlb_drop_entry(e);
+    for (unsigned n = 0; large && n < t->filled_count; n++) {
+        e = &t->table[t->filled[n]];
+        if (e->read != NO_PAGE && drops_entry(drop, e) && same_large_page(e->flags, gva))
+            tlb_drop_entry(e);
     }
 }
 
-static void slot_flush_page(struct tlb_slot *s, gva_t gva, bool keep_global)
+static void itlb_flush_page(struct itlb *t, gva_t gva, enum tlb_drop drop, bool large)
 {
-    for (unsigned k = 0; k < TLB_CLASSES; k++)
-        tlb_flush_page(&s->tlb[k], gva, keep_global);
-    if (s->itlb.large)
-        itlb_flush(&s->itlb, keep_global);
-    else {
-        struct itlb_entry *e = itlb_slot(&s->itlb, gva);
-        if ((e->tag & PAGE_MASK) == (gva & PAGE_MASK) && !(keep_global && e->global))
+    if (!t->any)
+        return;
+    for (unsigned n = 0; n < ITLB_ENTRIES; n++) {
+        struct itlb_entry *e = large ? &t->entry[n] : itlb_slot(t, gva);
+        unsigned shift = large ? e->shift : 12;
+        if (((e->tag ^ gva) & PAGE_MASK) >> shift == 0 &&
+            (drop & (e->global ? DROP_GLOBAL : DROP_NONGLOBAL)))
             e->tag = ITLB_NONE;
+        if (!large)
+            break;
     }
+}
+
+/* Fetches from that page are void, if there were any. */
+static void slot_flush_fetches(struct x86_vcpu *c, struct tlb_slot *s, gva_t gva,
+                               enum tlb_drop drop)
+{
+    bool page = false, large = false;
+
+    for (unsigned k = 0; k < KINDS; k++) {
+        if (drop & 1u << k) {
+            page |= page_set_has(&s->fetched[k], gva, 12);
+            large |= in_large(&s->fetched_large[k], gva);
+        }
+    }
+    if (!page && !large)
+        return;
+    itlb_flush_page(&s->itlb, gva, drop, large);
+    if (s != &c->mmu->slot[c->mmu->current])
+        s->drop_pending = s->drop_pending_global = true;
+    else
+        tell_fetch_dropped(c, large, gva & PAGE_MASK, true);
+}
+
+/* Fragments of one large page go together (SDM Vol. 3, 4.10.2.3). */
+static void slot_flush_page(struct x86_vcpu *c, struct tlb_slot *s, gva_t gva, enum tlb_drop drop)
+{
+    bool large = in_large(&s->large, gva);
+
+    for (unsigned k = 0; k < TLB_CLASSES; k++)
+        tlb_flush_page(&s->tlb[k], gva, drop, large);
+    slot_flush_fetches(c, s, gva, drop);
+    if (s == &c->mmu->slot[c->mmu->current])
+        tlb_tell_dropped(c);
 }
 
 void x86_tlb_flush_all(struct x86_vcpu *c)
 {
-    for (unsigned s = 0; s < TLB_PCID_SLOTS; s++)
-        slot_flush(&c->mmu->slot[s], false);
+    slots_flush(c, DROP_ALL);
     c->mmu->last_range.bytes = 0;
 }
 
 void x86_tlb_reset(struct x86_vcpu *c)
 {
+    bool other = c->mmu->current != 0;
+
     x86_tlb_flush_all(c);
     for (unsigned s = 0; s < TLB_PCID_SLOTS; s++) {
+        for (unsigned k = 0; k < TLB_CLASSES; k++)
+            tlb_set_entries(&c->mmu->slot[s].tlb[k], TLB_MIN_ENTRIES);
         c->mmu->slot[s].pcid = PCID_NONE;
         c->mmu->slot[s].used_at = 0;
     }
     c->mmu->stamp = 0;
     c->mmu->current = 0;
     c->mmu->slot[0].pcid = c->s.cr4 & CR4_PCIDE ? c->s.cr3 & 0xfff : 0;
-    x86_tlb_select(c);
+    if (other)
+        slot_switched(c);
+    else
+        x86_tlb_select(c);
 }
 
 void x86_tlb_flush_nonglobal(struct x86_vcpu *c)
 {
-    slot_flush(&c->mmu->slot[c->mmu->current], true);
+    slot_flush(c, &c->mmu->slot[c->mmu->current], DROP_NONGLOBAL);
 }
 
 void x86_tlb_flush_all_nonglobal(struct x86_vcpu *c)
 {
-    for (unsigned s = 0; s < TLB_PCID_SLOTS; s++)
-        slot_flush(&c->mmu->slot[s], true);
+    slots_flush(c, DROP_NONGLOBAL);
 }
 
 void x86_tlb_flush_page(struct x86_vcpu *c, gva_t gva)
 {
     /* INVLPG also takes global translations of other PCIDs (4.10.4.1). */
     for (unsigned s = 0; s < TLB_PCID_SLOTS; s++)
-        slot_flush_page(&c->mmu->slot[s], gva, false);
+        slot_flush_page(c, &c->mmu->slot[s], gva,
+                        s == c->mmu->current ? DROP_ALL : DROP_GLOBAL);
 }
 
 void x86_tlb_flush_pcid(struct x86_vcpu *c, unsigned pcid, bool page_only, gva_t gva)
@@ -169,9 +339,9 @@ void x86_tlb_flush_pcid(struct x86_vcpu *c, unsigned pcid, bool page_only, gva_t
         if (slot->pcid != pcid)
             continue;
         if (page_only)
-            slot_flush_page(slot, gva, true);
+            slot_flush_page(c, slot, gva, DROP_NONGLOBAL);
         else
-            slot_flush(slot, true);
+            slot_flush(c, slot, DROP_NONGLOBAL);
     }
 }
 
@@ -181,7 +351,7 @@ void x86_tlb_revoke_writes(struct x86_vcpu *c)
         for (unsigned k = 0; k < TLB_CLASSES; k++) {
             struct tlb *t = &c->mmu->slot[s].tlb[k];
             for (unsigned n = 0; n < t->filled_count; n++) {
-                struct tlb_entry *e = &t->entry[t->filled[n]];
+                struct tlb_entry *e = &t->table[t->filled[n]];
                 if (e->write != NO_PAGE) {
                     const void *host = (const void *)(e->write + e->addend);
                     struct ram_block *block;
@@ -196,6 +366,7 @@ void x86_tlb_revoke_writes(struct x86_vcpu *c)
             }
         }
     }
+    tlb_tell_dropped(c);
 }
 
 void x86_pkru_changed(struct x86_vcpu *c)
@@ -215,6 +386,8 @@ void x86_tlb_select(struct x86_vcpu *c)
     else
         c->tlb_class = TLB_SUPERVISOR;
     c->tlb = &c->mmu->slot[c->mmu->current].tlb[c->tlb_class];
+    c->tlb_table = c->tlb->table;
+    c->tlb_index_mask = c->tlb->index_mask;
 }
 
 void x86_load_cr3(struct x86_vcpu *c, uint64_t value)
@@ -238,13 +411,13 @@ void x86_load_cr3(struct x86_vcpu *c, uint64_t value)
                 if (m->slot[n].used_at < m->slot[victim].used_at)
                     victim = n;
             s = victim;
-            slot_flush(&m->slot[s], false);
+            slot_flush(c, &m->slot[s], DROP_ALL);
             m->slot[s].pcid = pcid;
         }
         m->current = s;
+        slot_switched(c);
     }
     m->slot[m->current].used_at = ++m->stamp;
     if (!keep)
-        slot_flush(&m->slot[m->current], true);
-    x86_tlb_select(c);
+        slot_flush(c, &m->slot[m->current], DROP_NONGLOBAL);
 }

@@ -32,9 +32,8 @@ typedef enum x86_next x86_handler(struct x86_vcpu *c, const struct x86_insn *i);
 
 /* ---- translation look-aside buffers: see mmu.h ---- */
 
-#define TLB_ENTRIES 1024  /* a power of two */
 #define ITLB_ENTRIES 256
-#define TLB_PCID_SLOTS 4
+#define TLB_PCID_SLOTS 8 /* Linux uses 6 */
 
 /* Which set of permissions a data access has. */
 enum tlb_class {
@@ -48,10 +47,11 @@ struct tlb_entry {
     uint64_t read;  /* linear page address if readable at full speed, else odd */
     uint64_t write; /* the same for writing (dirty set, holds no code) */
     uint64_t addend; /* host address - linear address */
-    uint64_t flags; /* global, large, ..: mmu.c */
+    uint64_t flags; /* page it was filled for, global, large, ..: mmu_internal.h */
 };
+#define TLB_ENTRY_SHIFT 5 /* log2(sizeof(struct tlb_entry)) */
 
-struct tlb; /* mmu.c */
+struct tlb; /* mmu_internal.h */
 
 /* What is denied to the current instruction stream: insn->gate is tested
  * against x86_vcpu.gate_blocked before anything else of that instruction. */
@@ -101,7 +101,13 @@ struct x86_vcpu {
     uint8_t gate_blocked;  /* enum x86_gate */
     uint8_t slow;          /* one instruction at a time: TF, shadow, breakpoints */
     uint8_t tlb_class;
-    struct tlb *tlb;       /* current slot and class */
+    /* The TLB in use: that of the current slot and class. A lookup takes the entry
+     * at (lin >> 12 << TLB_ENTRY_SHIFT) & tlb_index_mask bytes into the table. The
+     * mask may change whenever an entry is filled; the table only with the slot or
+     * the class. */
+    struct tlb_entry *tlb_table;
+    uint64_t tlb_index_mask;
+    struct tlb *tlb;
 
     /* ---- execution ---- */
     const struct x86_insn *cur; /* the instruction being executed */
@@ -162,6 +168,23 @@ struct x86_engine_ops {
                          uint64_t bytes);
     /* Leave the running block after the current instruction. */
     void (*end_block)(struct x86_vcpu *c);
+
+    /* For engines that remember translations beside the TLBs; NULL: it does not.
+     * They may be called out of a fill, with guest vector state in the host. */
+
+    /* Data translations that were found in the TLB since the last such call may be
+     * gone, narrower, or another address space's: all classes, the current slot.
+     * A valid entry that made room for another is told of in deterministic
+     * machines only: there engines have to agree on when page tables are walked. */
+    void (*tlb_dropped)(struct x86_vcpu *c);
+    /* Translations for instruction fetch of the current slot: all, or those of one
+     * page; those of global pages only if global_too. Called only where such a
+     * page may have been fetched from; entries that made room for others as above.
+     * What happens to another slot is told when that becomes the current one. */
+    void (*fetch_dropped)(struct x86_vcpu *c, bool all, gva_t page, bool global_too);
+    /* Another slot is current: TLBs and fetches are of another address space.
+     * tlb_dropped follows, and fetch_dropped if the slot has something to tell. */
+    void (*slot_switched)(struct x86_vcpu *c, unsigned slot);
 };
 
 /* ---- life (cpu.c) ---- */

@@ -1,13 +1,15 @@
 /*
  * Page-table walks (SDM Vol. 3, chapter 4): 32-bit, PAE, 4-level and 5-level
  * paging, rights, protection keys, accessed and dirty bits.
+ *
+ * Paging structures in plain RAM are handled here, others in walk_far.c.
+ *
  * Threading: the owner's thread; paging structures are shared with others and
  * changed by compare-and-exchange only.
  */
 #include <stdatomic.h>
 
 #include "cpu/x86/mmu_internal.h"
-#include "cpu/x86/vec/vec.h"
 
 enum pte_bits {
     PTE_P = 1 << 0,
@@ -22,23 +24,9 @@ enum pte_bits {
 
 /* ---- physical memory ---- */
 
-bool x86_host_to_block(struct x86_vcpu *c, const void *host, struct ram_block **block,
-                       uint64_t *offset)
-{
-    for (struct ram_block *b = c->vm->ram_blocks; b; b = b->next) {
-        uint64_t o = (uint64_t)((const uint8_t *)host - b->host);
-        if (o < b->bytes) {
-            *block = b;
-            *offset = o;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The host address of guest-physical memory that is plain RAM or ROM up to the
- * end of its page; NULL for everything else. */
-static uint8_t *phys_pointer(struct x86_vcpu *c, gpa_t gpa, bool write)
+/* The host address of guest-physical memory that is plain RAM; NULL for
+ * everything else. */
+static uint8_t *phys_pointer(struct x86_vcpu *c, gpa_t gpa)
 {
     struct phys_range *r = &c->mmu->last_range;
     uint64_t bytes = UINT64_MAX, offset;
@@ -47,10 +35,10 @@ static uint8_t *phys_pointer(struct x86_vcpu *c, gpa_t gpa, bool write)
 
     if (likely(gpa - r->base < r->bytes))
         return r->host + (gpa - r->base);
-    p = as_map(&c->vm->memory, gpa, &bytes, write, &block, &offset);
+    p = as_map(&c->vm->memory, gpa, &bytes, true, &block, &offset);
     if (!p)
         return NULL;
-    if (write && bytes >= PAGE_SIZE) { /* plain RAM: remember the run */
+    if (bytes >= PAGE_SIZE) { /* plain RAM: remember the run */
         r->base = gpa;
         r->host = p;
         r->bytes = bytes;
@@ -58,38 +46,42 @@ static uint8_t *phys_pointer(struct x86_vcpu *c, gpa_t gpa, bool write)
     return p;
 }
 
-static uint64_t phys_read(struct x86_vcpu *c, gpa_t gpa, unsigned size)
+uint64_t walk_read(struct x86_vcpu *c, gpa_t gpa, unsigned size)
 {
-    uint64_t v = ~0ull;
-    const uint8_t *p = phys_pointer(c, gpa, true);
+    const uint8_t *p = phys_pointer(c, gpa);
 
-    if (likely(p)) {
-        if (size == 8)
-            return atomic_load_explicit((const _Atomic uint64_t *)p, memory_order_relaxed);
-        return atomic_load_explicit((const _Atomic uint32_t *)p, memory_order_relaxed);
-    }
-    vec_leave(c);
-    as_load(&c->vm->memory, gpa, size, &v);
-    return zext(v, size);
+    if (unlikely(!p))
+        return walk_far_read(c, gpa, size);
+    if (size == 8)
+        return atomic_load_explicit((const _Atomic uint64_t *)p, memory_order_relaxed);
+    return atomic_load_explicit((const _Atomic uint32_t *)p, memory_order_relaxed);
 }
+
+enum set_result { SET_DONE, SET_CHANGED, SET_FAR };
 
 /* Sets bits of a paging-structure entry if it is still what the walk saw
  * (SDM Vol. 3, 4.8: accessed and dirty are set with a locked operation). */
-static bool phys_set_bits(struct x86_vcpu *c, gpa_t gpa, unsigned size, uint64_t seen,
-                          uint64_t bits)
+static enum set_result set_bits(struct x86_vcpu *c, gpa_t gpa, unsigned size, uint64_t seen,
+                                uint64_t bits, bool far)
 {
-    uint8_t *p = phys_pointer(c, gpa, true);
+    uint8_t *p = phys_pointer(c, gpa);
     struct ram_block *block;
     uint64_t offset;
-    bool done;
+    bool code, done;
 
     if (!p) {
-        uint64_t v = 0;
-        vec_leave(c);
-        as_load(&c->vm->memory, gpa, size, &v);
-        as_store(&c->vm->memory, gpa, size, zext(v, size) | bits);
-        return true;
+        if (!far)
+            return SET_FAR;
+        walk_far_set_bits(c, gpa, size, bits);
+        return SET_DONE;
     }
+    /* Paging structures that are also code: absurd, but then it is stale. Where
+     * marks appear only now, their maker waits for us before it reads the code;
+     * pages it need not wait for have marks already. */
+    code = x86_host_to_block(c, p, &block, &offset) &&
+           unlikely(atomic_load_explicit(&block->code_lines[offset >> 12], memory_order_relaxed));
+    if (code && !far)
+        return SET_FAR;
     if (size == 8) {
         done = atomic_compare_exchange_strong((_Atomic uint64_t *)p, &seen, seen | bits);
     } else {
@@ -97,11 +89,9 @@ static bool phys_set_bits(struct x86_vcpu *c, gpa_t gpa, unsigned size, uint64_t
         done = atomic_compare_exchange_strong((_Atomic uint32_t *)p, &seen32,
                                               seen32 | (uint32_t)bits);
     }
-    /* Paging structures that are also code: absurd, but then it is stale. */
-    if (done && x86_host_to_block(c, p, &block, &offset) &&
-        unlikely(atomic_load_explicit(&block->code_lines[offset >> 12], memory_order_relaxed)))
+    if (done && code)
         x86_code_stored(c, block, offset, size);
-    return done;
+    return done ? SET_DONE : SET_CHANGED;
 }
 
 /* ---- the walk ---- */
@@ -159,17 +149,37 @@ bool walk_allows(const struct x86_vcpu *c, const struct walk *w, enum x86_access
     return ok;
 }
 
+/* The entries a walk has passed, so that A and D can be set. */
+struct walk_trail {
+    unsigned count, size;
+    gpa_t gpa[5];
+    uint64_t entry[5];
+};
+
+/* The next entry on the way, unless it is where far would be needed. */
+static bool trail_read(struct x86_vcpu *c, struct walk_trail *trail, gpa_t gpa, bool far,
+                       uint64_t *entry)
+{
+    if (!far && unlikely(!phys_pointer(c, gpa)))
+        return false;
+    *entry = walk_read(c, gpa, trail->size);
+    trail->gpa[trail->count] = gpa;
+    trail->entry[trail->count++] = *entry;
+    return true;
+}
+
 /* 32-bit paging (SDM Vol. 3, 4.3). */
-static bool walk_32(struct x86_vcpu *c, gva_t gva, struct walk *w, gpa_t *leaf, uint64_t *entry,
-                    gpa_t *upper, uint64_t *upper_entry, uint32_t *fault)
+static enum walk_result walk_32(struct x86_vcpu *c, gva_t gva, bool far, struct walk *w,
+                                struct walk_trail *trail, uint32_t *fault)
 {
     gpa_t table = c->s.cr3 & 0xfffff000;
-    gpa_t pde_gpa = table | (gva >> 22 & 0x3ff) << 2;
-    uint32_t pde = (uint32_t)phys_read(c, pde_gpa, 4), pte;
+    uint64_t pde, pte;
 
-    *upper = 0;
+    trail->size = 4;
+    if (!trail_read(c, trail, table | (gva >> 22 & 0x3ff) << 2, far, &pde))
+        return WALK_FAR;
     if (!(pde & PTE_P))
-        return false;
+        return WALK_FAULT;
     w->w = pde & PTE_W;
     w->u = pde & PTE_U;
     w->x = true;
@@ -177,45 +187,33 @@ static bool walk_32(struct x86_vcpu *c, gva_t gva, struct walk *w, gpa_t *leaf, 
     if ((pde & PTE_PS) && (c->s.cr4 & CR4_PSE)) {
         /* PSE-36: bits 13..20 are address bits 32..39; bit 21 is reserved. */
         unsigned wide = MIN(c->model->phys_bits, 40u);
-        uint64_t high = (uint64_t)(pde >> 13 & 0xff) << 32;
+        uint64_t high = (pde >> 13 & 0xff) << 32;
         if ((pde & BIT(21)) || (high >> wide)) {
             *fault = PF_P | PF_RSVD;
-            return false;
+            return WALK_FAULT;
         }
-        w->bytes = 4 * MiB;
+        w->shift = 22;
         w->gpa = high | (pde & 0xffc00000) | (gva & 0x3fffff);
-        *leaf = pde_gpa;
-        *entry = pde;
         w->global = pde & PTE_G;
         w->dirty = pde & PTE_D;
-        return true;
+        return WALK_OK;
     }
-    *upper = pde_gpa;
-    *upper_entry = pde;
-    *leaf = (pde & 0xfffff000) | (gva >> 12 & 0x3ff) << 2;
-    pte = (uint32_t)phys_read(c, *leaf, 4);
-    *entry = pte;
+    if (!trail_read(c, trail, (pde & 0xfffff000) | (gva >> 12 & 0x3ff) << 2, far, &pte))
+        return WALK_FAR;
     if (!(pte & PTE_P))
-        return false;
+        return WALK_FAULT;
     w->w = w->w && (pte & PTE_W);
     w->u = w->u && (pte & PTE_U);
-    w->bytes = PAGE_SIZE;
+    w->shift = 12;
     w->gpa = (pte & 0xfffff000) | (gva & 0xfff);
     w->global = pte & PTE_G;
     w->dirty = pte & PTE_D;
-    return true;
+    return WALK_OK;
 }
 
-/* One walk without rights checks: 0 found, 1 fault (*fault: P/RSVD), with the
- * entries passed kept so that A and D can be set. */
-struct walk_trail {
-    unsigned count, size;
-    gpa_t gpa[5];
-    uint64_t entry[5];
-};
-
-static bool walk_tables(struct x86_vcpu *c, gva_t gva, struct walk *w, struct walk_trail *trail,
-                        uint32_t *fault)
+/* One walk without rights checks. WALK_FAULT: *fault has P and RSVD. */
+static enum walk_result walk_tables(struct x86_vcpu *c, gva_t gva, bool far, struct walk *w,
+                                    struct walk_trail *trail, uint32_t *fault)
 {
     bool nxe = c->s.efer & EFER_NXE;
     uint64_t phys_reserved = BITS(51, 0) & ~(BIT(c->model->phys_bits) - 1);
@@ -224,26 +222,14 @@ static bool walk_tables(struct x86_vcpu *c, gva_t gva, struct walk *w, struct wa
 
     *fault = 0;
     trail->count = 0;
-    if (!(c->s.cr4 & CR4_PAE)) {
-        gpa_t leaf = 0, upper = 0;
-        uint64_t entry = 0, upper_entry = 0;
-        trail->size = 4;
-        if (!walk_32(c, gva, w, &leaf, &entry, &upper, &upper_entry, fault))
-            return false;
-        if (upper) {
-            trail->gpa[trail->count] = upper;
-            trail->entry[trail->count++] = upper_entry;
-        }
-        trail->gpa[trail->count] = leaf;
-        trail->entry[trail->count++] = entry;
-        return true;
-    }
+    if (!(c->s.cr4 & CR4_PAE))
+        return walk_32(c, gva, far, w, trail, fault);
     trail->size = 8;
     w->w = w->u = w->x = true;
     if (!x86_long_mode(&c->s)) {
         uint64_t pdpte = c->s.pdpte[gva >> 30 & 3];
         if (!(pdpte & PTE_P))
-            return false;
+            return WALK_FAULT;
         table = pdpte & BITS(51, 12);
         level = 2;
         /* In PAE paging bits 62..52 of entries are reserved too. */
@@ -254,12 +240,13 @@ static bool walk_tables(struct x86_vcpu *c, gva_t gva, struct walk *w, struct wa
     }
     for (;; level--) {
         unsigned shift = 12 + 9 * (unsigned)(level - 1);
-        gpa_t at = table | (gva >> shift & 0x1ff) << 3;
-        uint64_t e = phys_read(c, at, 8);
         uint64_t reserved = phys_reserved | (nxe ? 0 : PTE_NX);
+        uint64_t e;
 
+        if (!trail_read(c, trail, table | (gva >> shift & 0x1ff) << 3, far, &e))
+            return WALK_FAR;
         if (!(e & PTE_P))
-            return false;
+            return WALK_FAULT;
         if (level >= 4)
             reserved |= PTE_PS;
         else if (level == 3 && (e & PTE_PS))
@@ -268,122 +255,75 @@ static bool walk_tables(struct x86_vcpu *c, gva_t gva, struct walk *w, struct wa
             reserved |= BITS(20, 13);
         if (e & reserved) {
             *fault = PF_P | PF_RSVD;
-            return false;
+            return WALK_FAULT;
         }
-        trail->gpa[trail->count] = at;
-        trail->entry[trail->count++] = e;
         w->w = w->w && (e & PTE_W);
         w->u = w->u && (e & PTE_U);
         w->x = w->x && !(e & PTE_NX);
         if (level == 1 || ((e & PTE_PS) && level <= 3)) {
-            w->bytes = 1ull << shift;
-            w->gpa = (e & BITS(51, 12) & ~(w->bytes - 1)) | (gva & (w->bytes - 1));
+            uint64_t mask = BIT(shift) - 1;
+            w->shift = shift;
+            w->gpa = (e & BITS(51, 12) & ~mask) | (gva & mask);
             w->global = e & PTE_G;
             w->dirty = e & PTE_D;
             w->pkey = e >> 59 & 15;
-            return true;
+            return WALK_OK;
         }
         table = e & BITS(51, 12);
     }
 }
 
-/* Walk, check, set A and D. */
-bool walk_access(struct x86_vcpu *c, gva_t gva, enum x86_access access, bool user, bool ac,
-                        struct walk *w, uint32_t *error)
+enum walk_result walk_access(struct x86_vcpu *c, gva_t gva, enum x86_access access, bool user,
+                             bool ac, bool far, struct walk *w, uint32_t *error)
 {
     struct walk_trail trail;
     uint32_t fault;
 
     if (!(c->s.cr0 & CR0_PG)) {
-        *w = (struct walk){.gpa = gva, .bytes = PAGE_SIZE, .w = true, .u = true, .x = true,
+        *w = (struct walk){.gpa = gva, .shift = 12, .w = true, .u = true, .x = true,
                            .dirty = true};
-        return true;
+        return WALK_OK;
     }
 again:
-    if (!walk_tables(c, gva, w, &trail, &fault)) {
+    switch (walk_tables(c, gva, far, w, &trail, &fault)) {
+    case WALK_OK:
+        break;
+    case WALK_FAULT:
         *error = walk_fault(c, access, user, fault);
-        return false;
+        return WALK_FAULT;
+    default:
+        return WALK_FAR;
     }
     if (!walk_allows(c, w, access, user, ac, error))
-        return false;
+        return WALK_FAULT;
     for (unsigned n = 0; n < trail.count; n++) {
         bool leaf = n + 1 == trail.count;
         uint64_t want = PTE_A | (leaf && access == ACCESS_WRITE ? PTE_D : 0);
-        if ((trail.entry[n] & want) != want &&
-            !phys_set_bits(c, trail.gpa[n], trail.size, trail.entry[n], want))
+        if ((trail.entry[n] & want) == want)
+            continue;
+        switch (set_bits(c, trail.gpa[n], trail.size, trail.entry[n], want, far)) {
+        case SET_DONE:
+            break;
+        case SET_CHANGED:
             goto again; /* somebody changed it: look again */
+        default:
+            return WALK_FAR;
+        }
     }
     if (access == ACCESS_WRITE)
         w->dirty = true;
     w->global = w->global && (c->s.cr4 & CR4_PGE);
-    return true;
+    return WALK_OK;
 }
 
-bool x86_walk(struct x86_vcpu *c, gva_t gva, enum x86_access access, bool user, gpa_t *gpa,
-              uint32_t *error)
-{
-    struct walk w;
-    bool ac = (c->s.rflags & FLAG_AC) != 0;
-
-    if (!walk_access(c, gva, access, user, ac, &w, error))
-        return false;
-    *gpa = w.gpa;
-    return true;
-}
-
-bool x86_walk_debug(struct x86_vcpu *c, gva_t gva, gpa_t *gpa)
+bool walk_look(struct x86_vcpu *c, gva_t gva, struct walk *w)
 {
     struct walk_trail trail;
-    struct walk w;
     uint32_t fault;
 
     if (!(c->s.cr0 & CR0_PG)) {
-        *gpa = gva;
+        *w = (struct walk){.gpa = gva, .shift = 12};
         return true;
     }
-    if (!walk_tables(c, gva, &w, &trail, &fault))
-        return false;
-    *gpa = w.gpa;
-    return true;
-}
-
-size_t x86_debug_read(struct x86_vcpu *c, gva_t gva, void *buf, size_t bytes)
-{
-    size_t done = 0;
-
-    while (done < bytes) {
-        uint64_t run = UINT64_MAX, offset;
-        struct ram_block *block;
-        const uint8_t *p;
-        gpa_t gpa;
-        size_t n = MIN(bytes - done, PAGE_SIZE - ((gva + done) & ~PAGE_MASK));
-
-        /* Memory only: looking at a device's registers would change it. */
-        if (!x86_walk_debug(c, gva + done, &gpa))
-            break;
-        p = as_map(&c->vm->memory, gpa, &run, false, &block, &offset);
-        if (!p)
-            break;
-        n = MIN(n, run);
-        memcpy((uint8_t *)buf + done, p, n);
-        done += n;
-    }
-    return done;
-}
-
-bool x86_load_pdptes(struct x86_vcpu *c, uint64_t cr3, uint64_t cr0, uint64_t cr4, uint64_t efer)
-{
-    uint64_t pdpte[4];
-    uint64_t reserved = BITS(63, 52) | (BITS(51, 0) & ~(BIT(c->model->phys_bits) - 1)) |
-                        BITS(8, 5) | BITS(2, 1);
-
-    if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || (efer & EFER_LMA))
-        return true;
-    for (unsigned n = 0; n < 4; n++) {
-        pdpte[n] = phys_read(c, (cr3 & 0xffffffe0) + n * 8, 8);
-        if ((pdpte[n] & PTE_P) && (pdpte[n] & reserved))
-            return false;
-    }
-    memcpy(c->s.pdpte, pdpte, sizeof pdpte);
-    return true;
+    return walk_tables(c, gva, true, w, &trail, &fault) == WALK_OK;
 }
