@@ -141,6 +141,9 @@ uint64_t state_field_bytes(const struct state_field *f);
 
 /* ---- snapshot.c: what a saved machine consists of, for state_diff.c ---- */
 
+/* Clock, processors and devices; machine's lock held. Leaves no trace. */
+void state_save_all_but_ram(struct vm *vm, struct state_stream *s);
+
 #define STATE_MAGIC "VIREO state\n"
 #define STATE_MAGIC_BYTES 12
 #define STATE_PAGE 4096

@@ -140,7 +140,7 @@ static void save_ram(struct state_stream *s, const struct ram_block *b)
     state_put(s, &none, sizeof none);
 }
 
-static void save_all(struct vm *vm, struct state_stream *s)
+void state_save_all_but_ram(struct vm *vm, struct state_stream *s)
 {
     struct machine_part machine = machine_part_of(vm);
     uint32_t layout = LAYOUT;
@@ -161,6 +161,11 @@ static void save_all(struct vm *vm, struct state_stream *s)
         if (vm->devices[i].type->state)
             state_save(s, vm->devices[i].type->state, vm->devices[i].instance,
                        vm->devices[i].self);
+}
+
+static void save_all(struct vm *vm, struct state_stream *s)
+{
+    state_save_all_but_ram(vm, s);
     for (const struct ram_block *b = vm->ram_blocks; b; b = b->next)
         save_ram(s, b);
     state_put(s, ending, sizeof ending);

@@ -50,33 +50,33 @@ struct state_table {
     int (*after_load)(void *self, unsigned version);
 };
 
-#define STATE_INT_KIND(lvalue) _Generic((lvalue), bool: STATE_KIND_BOOL, default: STATE_KIND_INT)
+#define STATE_INT_KIND(lvalue) _Generic((lvalue), bool : STATE_KIND_BOOL, default : STATE_KIND_INT)
 #define STATE_INT(type, member)                                                                    \
     {                                                                                              \
-        #member, STATE_INT_KIND(((type *)0)->member), offsetof(type, member),                      \
+#member, STATE_INT_KIND(((type *)0)->member), offsetof(type, member),                      \
             sizeof(((type *)0)->member), 1, NULL                                                   \
     }
 #define STATE_INTS(type, member)                                                                   \
     {                                                                                              \
-        #member, STATE_INT_KIND(((type *)0)->member[0]), offsetof(type, member),                   \
+#member, STATE_INT_KIND(((type *)0)->member[0]), offsetof(type, member),                   \
             sizeof(((type *)0)->member[0]),                                                        \
             sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), NULL                     \
     }
 #define STATE_BYTES(type, member)                                                                  \
     {                                                                                              \
-        #member, STATE_KIND_BYTES, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL    \
+#member, STATE_KIND_BYTES, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL    \
     }
 #define STATE_TIMER(type, member)                                                                  \
     {                                                                                              \
-        #member, STATE_KIND_TIMER, offsetof(type, member), sizeof(struct timer), 1, NULL           \
+#member, STATE_KIND_TIMER, offsetof(type, member), sizeof(struct timer), 1, NULL           \
     }
 #define STATE_STRUCT(type, member, tab)                                                            \
     {                                                                                              \
-        #member, STATE_KIND_STRUCT, offsetof(type, member), sizeof(((type *)0)->member), 1, tab    \
+#member, STATE_KIND_STRUCT, offsetof(type, member), sizeof(((type *)0)->member), 1, tab    \
     }
 #define STATE_STRUCTS(type, member, tab)                                                           \
     {                                                                                              \
-        #member, STATE_KIND_STRUCT, offsetof(type, member), sizeof(((type *)0)->member[0]),        \
+#member, STATE_KIND_STRUCT, offsetof(type, member), sizeof(((type *)0)->member[0]),        \
             sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0]), tab                      \
     }
 #define STATE_END                                                                                  \
@@ -91,7 +91,7 @@ struct state_hash;
 struct state_stream {
     uint8_t *data;
     size_t used, capacity, position;
-    bool failed; /* out of memory, or read past the end */
+    bool failed;             /* out of memory, or read past the end */
     struct state_hash *hash; /* what is put goes here instead of into data */
 };
 
@@ -125,6 +125,18 @@ int vm_state_load(struct vm *vm, struct state_stream *s, struct error *err);
  */
 unsigned vm_state_diff(struct vm *vm, const struct state_stream *a, const struct state_stream *b,
                        void (*tell)(void *ctx, const char *line), void *ctx, unsigned most);
+/* What two machines that are not running are compared through; all zero at
+ * first. Kept by the caller, because it grows once and is used often. */
+struct state_comparison {
+    struct state_stream a, b;
+};
+
+void state_comparison_free(struct state_comparison *with);
+/* As vm_state_diff, of two machines as they stand: leaves no trace in their
+ * future. Clock, processors and devices are some 20 KiB; with_ram: all memory too.
+ * Running out of memory counts as one difference. */
+unsigned vm_state_compare(struct vm *a, struct vm *b, bool with_ram, struct state_comparison *with,
+                          void (*tell)(void *ctx, const char *line), void *ctx, unsigned most);
 /* 128 bits over the same, without building it; leaves no trace in the machine's
  * future (a save does: translations and decoded code go, as if loaded). */
 void vm_state_hash(struct vm *vm, uint64_t hash[2]);

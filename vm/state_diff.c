@@ -1,7 +1,7 @@
 /*
  * What differs between two saved machines, in words: for whoever looks for the
  * instruction at which two machines that should be the same part ways.
- * Interface: vm_state_diff in vm/state.h.
+ * Interface: vm_state_diff and vm_state_compare in vm/state.h.
  *
  * Walks both streams by the tables of a machine that is built like them, as
  * loading does (vm/snapshot.c has the layout). Streams are hostile input here
@@ -208,38 +208,108 @@ static bool compare_ram(struct diff *d, const struct ram_block *block)
 
 /* ---- the whole ---- */
 
-unsigned vm_state_diff(struct vm *vm, const struct state_stream *a, const struct state_stream *b,
-                       void (*tell_line)(void *ctx, const char *line), void *ctx, unsigned most)
+/* Clock, processors and devices; false: no more is comparable. */
+static bool compare_all_but_ram(struct diff *d, struct vm *vm)
 {
-    struct diff d = {.a = {.data = a->data, .used = a->used},
-                     .b = {.data = b->data, .used = b->used},
-                     .tell = tell_line,
-                     .ctx = ctx,
-                     .most = most,
-                     .where = "start"};
     struct start {
         char magic[STATE_MAGIC_BYTES];
         uint32_t layout;
     } x, y;
-    bool ok = get_both(&d, &x, &y, sizeof x) && !memcmp(&x, &y, sizeof x) &&
+    bool ok = get_both(d, &x, &y, sizeof x) && !memcmp(&x, &y, sizeof x) &&
               !memcmp(x.magic, STATE_MAGIC, sizeof x.magic);
 
     if (!ok)
-        broken(&d);
-    ok = ok && compare_section(&d, &vm_machine_state, "machine", "machine");
+        broken(d);
+    ok = ok && compare_section(d, &vm_machine_state, "machine", "machine");
     for (unsigned i = 0; i < vm->vcpu_count && ok; i++) {
         char number[12];
 
         snprintf(number, sizeof number, "%u", i);
-        ok = compare_section(&d, &vm_vcpu_state, "vcpu", number);
+        ok = compare_section(d, &vm_vcpu_state, "vcpu", number);
         if (ok && vm->vcpus[i]->state)
-            ok = compare_section(&d, vm->vcpus[i]->state, "vcpu", number);
+            ok = compare_section(d, vm->vcpus[i]->state, "vcpu", number);
     }
     for (unsigned i = 0; i < vm->device_count && ok; i++)
         if (vm->devices[i].type->state)
-            ok = compare_section(&d, vm->devices[i].type->state, vm->devices[i].instance,
+            ok = compare_section(d, vm->devices[i].type->state, vm->devices[i].instance,
                                  vm->devices[i].instance);
+    return ok;
+}
+
+static struct diff diff_of(const struct state_stream *a, const struct state_stream *b,
+                           void (*tell_line)(void *ctx, const char *line), void *ctx, unsigned most)
+{
+    return (struct diff){.a = {.data = a->data, .used = a->used},
+                         .b = {.data = b->data, .used = b->used},
+                         .tell = tell_line,
+                         .ctx = ctx,
+                         .most = most,
+                         .where = "start"};
+}
+
+unsigned vm_state_diff(struct vm *vm, const struct state_stream *a, const struct state_stream *b,
+                       void (*tell_line)(void *ctx, const char *line), void *ctx, unsigned most)
+{
+    struct diff d = diff_of(a, b, tell_line, ctx, most);
+    bool ok = compare_all_but_ram(&d, vm);
+
     for (const struct ram_block *block = vm->ram_blocks; block && ok; block = block->next)
         ok = compare_ram(&d, block);
+    return d.count;
+}
+
+/* ---- two machines as they stand ---- */
+
+/* Large enough that the loop costs nothing, small enough that what differs is
+ * near. */
+#define PIECE (64 * KiB)
+
+static void compare_blocks(struct diff *d, const struct ram_block *a, const struct ram_block *b)
+{
+    snprintf(d->where, sizeof d->where, "%s %s", vm_ram_state.name, a->name);
+    if (a->bytes != b->bytes) {
+        broken(d);
+        return;
+    }
+    for (uint64_t piece = 0; piece < a->bytes; piece += PIECE) {
+        uint64_t bytes = MIN((uint64_t)PIECE, a->bytes - piece);
+
+        if (!memcmp(a->host + piece, b->host + piece, bytes))
+            continue;
+        for (uint64_t at = piece; at < piece + bytes; at += STATE_PAGE)
+            compare_page(d, at / STATE_PAGE, a->host + at, b->host + at);
+    }
+}
+
+void state_comparison_free(struct state_comparison *with)
+{
+    state_stream_free(&with->a);
+    state_stream_free(&with->b);
+}
+
+static void save_for_comparison(struct vm *vm, struct state_stream *s)
+{
+    s->used = 0;
+    s->failed = false;
+    vm_lock(vm);
+    state_save_all_but_ram(vm, s);
+    vm_unlock(vm);
+}
+
+unsigned vm_state_compare(struct vm *a, struct vm *b, bool with_ram, struct state_comparison *with,
+                          void (*tell_line)(void *ctx, const char *line), void *ctx, unsigned most)
+{
+    const struct ram_block *x = a->ram_blocks, *y = b->ram_blocks;
+    struct diff d;
+
+    save_for_comparison(a, &with->a);
+    save_for_comparison(b, &with->b);
+    d = diff_of(&with->a, &with->b, tell_line, ctx, most);
+    if (with->a.failed || with->b.failed)
+        broken(&d);
+    else if (with->a.used != with->b.used || memcmp(with->a.data, with->b.data, with->a.used))
+        compare_all_but_ram(&d, a);
+    for (; with_ram && x && y; x = x->next, y = y->next)
+        compare_blocks(&d, x, y);
     return d.count;
 }

@@ -77,4 +77,10 @@ struct char_backend *char_script_create(struct vm *vm, const struct char_script_
                                         void (*output)(void *ctx, const uint8_t *data, size_t n),
                                         void *ctx, struct error *err);
 
+/* One more event of such a back end, in the order of time; the bytes stay the
+ * caller's. -ENOMEM: it does not come. */
+int char_script_add(struct char_backend *b, const struct char_script_event *event);
+/* Bytes that wait for the front end to take them. */
+size_t char_script_waiting(const struct char_backend *b);
+
 #endif

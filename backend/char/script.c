@@ -167,3 +167,26 @@ struct char_backend *char_script_create(struct vm *vm, const struct char_script_
     arm_next(s);
     return &s->backend;
 }
+
+int char_script_add(struct char_backend *b, const struct char_script_event *event)
+{
+    struct char_script *s = CONTAINER_OF(b, struct char_script, backend);
+    struct char_script_event *more = realloc(s->events, (s->count + 1) * sizeof *more);
+
+    if (!more)
+        return -ENOMEM;
+    vm_lock(b->vm);
+    s->events = more;
+    s->events[s->count++] = *event;
+    if (s->next + 1 == s->count) /* else it is armed for an earlier one */
+        arm_next(s);
+    vm_unlock(b->vm);
+    return 0;
+}
+
+size_t char_script_waiting(const struct char_backend *b)
+{
+    const struct char_script *s = CONTAINER_OF(b, struct char_script, backend);
+
+    return s->input.queue.used + s->input.in_flight;
+}
