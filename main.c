@@ -2,11 +2,13 @@
  * Vireo's command line: the only code that ends the process.
  *
  * What the options are is in cli/options.c, what happens to the terminal and
- * to signals in cli/terminal.c, what a machine's life looks like in cli/run.c.
+ * to signals in cli/terminal.c, what a machine's life looks like in cli/run.c,
+ * that of two in cli/lockstep.c.
  */
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cli/lockstep.h"
 #include "cli/options.h"
 #include "cli/run.h"
 #include "cli/terminal.h"
@@ -39,7 +41,9 @@ int main(int argc, char **argv)
     }
     switch (options.command) {
     case CLI_RUN:
-        status = cli_run(&options, &by_signal, &err);
+    case CLI_LOCKSTEP:
+        status = options.command == CLI_RUN ? cli_run(&options, &by_signal, &err)
+                                            : cli_lockstep(&options, &by_signal, &err);
         if (by_signal)
             terminal_die_by_signal(by_signal);
         if (err.text[0])
@@ -53,6 +57,9 @@ int main(int argc, char **argv)
         break;
     case CLI_HELP_RUN:
         cli_print_help_run(stdout);
+        break;
+    case CLI_HELP_LOCKSTEP:
+        cli_print_help_lockstep(stdout);
         break;
     case CLI_HELP_DOCTOR:
         cli_print_help_doctor(stdout);

@@ -8,17 +8,19 @@ enum { HELP_COLUMN = 24, LAST_COLUMN = 92 };
 
 void cli_print_help(FILE *out)
 {
-    fputs("Vireo: a machine in a program. Runs unmodified operating systems on any x86-64 Linux\n"
-          "host, with or without hardware virtualization.\n"
-          "\n"
-          "usage: vireo run [options]   start a machine (vireo run --help)\n"
-          "       vireo doctor          what this host offers, and what would help\n"
-          "       vireo --version\n"
-          "       vireo --help\n"
-          "\n"
-          "example:\n"
-          "  vireo run --kernel vmlinuz --initrd initrd.gz --append \"console=ttyS0\"\n",
-          out);
+    fputs(
+        "Vireo: a machine in a program. Runs unmodified operating systems on any x86-64 Linux\n"
+        "host, with or without hardware virtualization.\n"
+        "\n"
+        "usage: vireo run [options]   start a machine (vireo run --help)\n"
+        "       vireo lockstep [options]  run two engines side by side and find where they differ\n"
+        "       vireo doctor          what this host offers, and what would help\n"
+        "       vireo --version\n"
+        "       vireo --help\n"
+        "\n"
+        "example:\n"
+        "  vireo run --kernel vmlinuz --initrd initrd.gz --append \"console=ttyS0\"\n",
+        out);
 }
 
 void cli_print_help_doctor(FILE *out)
@@ -65,21 +67,53 @@ static void print_areas(FILE *out)
     fputs(", all\n", out);
 }
 
-void cli_print_help_run(FILE *out)
+/* Those of run, in the order of the table. */
+static void print_run_options(FILE *out)
 {
     size_t i;
 
-    fputs("usage: vireo run --kernel FILE [--initrd FILE] [--append TEXT] [options]\n"
-          "       vireo run --firmware bios|FILE [options]\n"
-          "\n",
-          out);
     for (i = 0; i < cli_run_option_count; i++) {
         print_option(out, &cli_run_options[i]);
         if (!strcmp(cli_run_options[i].name, "log"))
             print_areas(out);
     }
+}
+
+void cli_print_help_run(FILE *out)
+{
+    fputs("usage: vireo run --kernel FILE [--initrd FILE] [--append TEXT] [options]\n"
+          "       vireo run --firmware bios|FILE [options]\n"
+          "\n",
+          out);
+    print_run_options(out);
     fputs("\n"
           "exit status: 0 the guest switched itself off; 1 an error of the host or of this\n"
           "command line; 3 a triple fault with --no-reboot; (value<<1)|1 by debug-exit.\n",
+          out);
+}
+
+void cli_print_help_lockstep(FILE *out)
+{
+    size_t i;
+
+    fputs("usage: vireo lockstep --kernel FILE [--initrd FILE] [--append TEXT] [options]\n"
+          "       vireo lockstep --firmware bios|FILE [options]\n"
+          "\n"
+          "Runs the same deterministic machine twice, by the interpreter and by the engine that\n"
+          "--engine names (jit), and compares processors, devices and memory on the way. Ends\n"
+          "when the guest does; at the first difference it says which, after which guest code,\n"
+          "and shows the host code that was made of it.\n"
+          "\n",
+          out);
+    for (i = 0; i < cli_lockstep_option_count; i++)
+        print_option(out, &cli_lockstep_options[i]);
+    fputs("\n"
+          "and the options of vireo run:\n"
+          "\n",
+          out);
+    print_run_options(out);
+    fputs("\n"
+          "exit status: 0 no difference; 1 an error of the host or of this command line; 4 a\n"
+          "difference.\n",
           out);
 }

@@ -57,6 +57,18 @@ const struct cli_option cli_run_options[] = {
 
 const size_t cli_run_option_count = ARRAY_SIZE(cli_run_options);
 
+const struct cli_option cli_lockstep_options[] = {
+    {"instructions", "N", CLI_NUMBER, FIELD(instructions), 1, UINT64_MAX / 4, "a number",
+     "end after so much virtual time, an instruction being a nanosecond"},
+    {"seconds", "N", CLI_NUMBER, FIELD(seconds), 1, UINT32_MAX, "a number",
+     "end after so many seconds on the host"},
+    {"checkpoint", "N", CLI_NUMBER, FIELD(checkpoint), 0, UINT64_MAX, "a number",
+     "instructions between saved states, from which a difference is\n"
+     "looked for anew; 0: from the start (200000000)"},
+};
+
+const size_t cli_lockstep_option_count = ARRAY_SIZE(cli_lockstep_options);
+
 bool cli_parse_number(const char *text, uint64_t *value)
 {
     char *end;
@@ -130,16 +142,31 @@ static int set_value(struct cli_options *o, const struct cli_option *spec, const
     return 0;
 }
 
-static const struct cli_option *find_option(const char *name, size_t length)
+/* Option i of a command, NULL behind the last. */
+static const struct cli_option *option_at(const struct cli_options *o, size_t i)
 {
+    if (i < cli_run_option_count)
+        return &cli_run_options[i];
+    i -= cli_run_option_count;
+    if (o->command == CLI_LOCKSTEP && i < cli_lockstep_option_count)
+        return &cli_lockstep_options[i];
+    return NULL;
+}
+
+static const char *command_name(const struct cli_options *o)
+{
+    return o->command == CLI_LOCKSTEP ? "lockstep" : "run";
+}
+
+static const struct cli_option *find_option(const struct cli_options *o, const char *name,
+                                            size_t length)
+{
+    const struct cli_option *spec;
     size_t i;
 
-    for (i = 0; i < cli_run_option_count; i++) {
-        const char *known = cli_run_options[i].name;
-
-        if (strlen(known) == length && !memcmp(known, name, length))
-            return &cli_run_options[i];
-    }
+    for (i = 0; (spec = option_at(o, i)); i++)
+        if (strlen(spec->name) == length && !memcmp(spec->name, name, length))
+            return spec;
     return NULL;
 }
 
@@ -168,25 +195,26 @@ static unsigned distance(const char *a, size_t a_length, const char *b)
     return row[b_length];
 }
 
-static int unknown_option(const char *argument, struct error *err)
+static int unknown_option(const struct cli_options *o, const char *argument, struct error *err)
 {
     const char *name = argument + strspn(argument, "-");
-    size_t length = strcspn(name, "="), i, best = 0;
+    const struct cli_option *spec, *best = NULL;
+    size_t length = strcspn(name, "="), i;
     unsigned best_distance = 3;
 
-    for (i = 0; i < cli_run_option_count; i++) {
-        unsigned d = distance(name, length, cli_run_options[i].name);
+    for (i = 0; (spec = option_at(o, i)); i++) {
+        unsigned d = distance(name, length, spec->name);
 
         if (d < best_distance) {
             best_distance = d;
-            best = i;
+            best = spec;
         }
     }
-    if (best_distance < 3)
+    if (best)
         return error_set(err, -EINVAL, "unknown option %.*s: did you mean --%s?",
-                         (int)MIN(strcspn(argument, "="), 64u), argument,
-                         cli_run_options[best].name);
-    return error_set(err, -EINVAL, "unknown option %.64s: see vireo run --help", argument);
+                         (int)MIN(strcspn(argument, "="), 64u), argument, best->name);
+    return error_set(err, -EINVAL, "unknown option %.64s: see vireo %s --help", argument,
+                     command_name(o));
 }
 
 static int parse_run(struct cli_options *o, int argc, char **argv, struct error *err)
@@ -200,20 +228,20 @@ static int parse_run(struct cli_options *o, int argc, char **argv, struct error 
         size_t length;
 
         if (!strcmp(argument, "--help") || !strcmp(argument, "-h")) {
-            o->command = CLI_HELP_RUN;
+            o->command = o->command == CLI_LOCKSTEP ? CLI_HELP_LOCKSTEP : CLI_HELP_RUN;
             return 0;
         }
         if (argument[0] != '-' || argument[1] == '\0')
             return error_set(err, -EINVAL,
                              "'%.64s' is no option: a kernel is given with --kernel FILE, "
-                             "see vireo run --help",
-                             argument);
+                             "see vireo %s --help",
+                             argument, command_name(o));
         if (strncmp(argument, "--", 2))
-            return unknown_option(argument, err);
+            return unknown_option(o, argument, err);
         length = strcspn(argument + 2, "=");
-        spec = find_option(argument + 2, length);
+        spec = find_option(o, argument + 2, length);
         if (!spec)
-            return unknown_option(argument, err);
+            return unknown_option(o, argument, err);
         if (argument[2 + length] == '=')
             value = argument + 2 + length + 1;
         if (spec->kind == CLI_FLAG && value)
@@ -240,7 +268,8 @@ static int check_run(const struct cli_options *o, struct error *err)
     if (!o->kernel && !o->firmware)
         return error_set(err, -EINVAL,
                          "nothing to start: give --kernel FILE or --firmware bios, "
-                         "see vireo run --help");
+                         "see vireo %s --help",
+                         command_name(o));
     if (o->kernel && o->firmware)
         return error_set(err, -EINVAL,
                          "--kernel and --firmware exclude each other: leave one of them out");
@@ -286,12 +315,18 @@ int cli_parse(struct cli_options *o, int argc, char **argv, struct error *err)
                              argv[2]);
         return 0;
     }
-    if (strcmp(command, "run"))
-        return error_set(err, -EINVAL, "unknown %s '%.64s': use run or doctor, see vireo --help",
+    if (!strcmp(command, "lockstep")) {
+        o->command = CLI_LOCKSTEP;
+        o->deterministic = true;
+        o->engine = "jit";
+        o->checkpoint = 200000000;
+    } else if (strcmp(command, "run")) {
+        return error_set(err, -EINVAL,
+                         "unknown %s '%.64s': use run, lockstep or doctor, see vireo --help",
                          command[0] == '-' ? "option" : "command", command);
-    o->command = CLI_RUN;
+    }
     r = parse_run(o, argc - 2, argv + 2, err);
-    if (r < 0 || o->command != CLI_RUN)
+    if (r < 0 || (o->command != CLI_RUN && o->command != CLI_LOCKSTEP))
         return r;
     return check_run(o, err);
 }

@@ -17,9 +17,11 @@
 
 enum cli_command {
     CLI_RUN,
+    CLI_LOCKSTEP,
     CLI_DOCTOR,
     CLI_HELP,
     CLI_HELP_RUN,
+    CLI_HELP_LOCKSTEP,
     CLI_HELP_DOCTOR,
     CLI_VERSION,
 };
@@ -47,6 +49,10 @@ struct cli_options {
     uint64_t seed;
     bool seed_given;
     struct cli_list log;
+    /* Of lockstep only. */
+    uint64_t instructions;
+    uint64_t seconds;
+    uint64_t checkpoint;
 };
 
 /* 0, or a negative errno with the line to print. Strings point into argv. */
@@ -54,6 +60,7 @@ int cli_parse(struct cli_options *o, int argc, char **argv, struct error *err);
 
 void cli_print_help(FILE *out);
 void cli_print_help_run(FILE *out);
+void cli_print_help_lockstep(FILE *out);
 void cli_print_help_doctor(FILE *out);
 
 /* "512M", "2G", "65536", "0x1000", "4K": false when it is none. */
@@ -81,5 +88,8 @@ struct cli_option {
 
 extern const struct cli_option cli_run_options[];
 extern const size_t cli_run_option_count;
+/* What lockstep takes besides. */
+extern const struct cli_option cli_lockstep_options[];
+extern const size_t cli_lockstep_option_count;
 
 #endif

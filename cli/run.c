@@ -27,26 +27,20 @@ struct run {
     struct char_backend *serial;
 };
 
-/* One line on standard error, in one write. A raw terminal does not return
- * the carriage by itself. */
-static void print_line(struct run *r, const char *prefix, const char *text)
-{
-    bool raw = terminal_is_raw(r->terminal) && isatty(STDERR_FILENO);
-
-    fprintf(stderr, "%s%s%s", prefix, text, raw ? "\r\n" : "\n");
-}
-
 static void log_sink(void *ctx, enum log_area area, enum log_level level, const char *line)
 {
+    struct run *r = ctx;
     char prefix[64];
 
     snprintf(prefix, sizeof prefix, "vireo: %s %s: ", log_area_name(area), log_level_name(level));
-    print_line(ctx, prefix, line);
+    terminal_print_line(r->terminal, prefix, line);
 }
 
 static void report_line(void *ctx, const char *text)
 {
-    print_line(ctx, "vireo: ", text);
+    struct run *r = ctx;
+
+    terminal_print_line(r->terminal, "vireo: ", text);
 }
 
 static void on_shutdown(void *ctx, struct x86_vcpu *cpu)
@@ -63,18 +57,35 @@ static void on_shutdown(void *ctx, struct x86_vcpu *cpu)
 
 /* ---- from options to parts ---- */
 
-static int configure_log(struct run *r, struct error *err)
+int cli_configure_log(const struct cli_options *o, struct log *log, struct error *err)
 {
     unsigned i;
 
-    log_init(&r->log, log_sink, r);
-    for (i = 0; i < r->options->log.count; i++) {
-        if (log_configure(&r->log, r->options->log.item[i]) < 0)
+    for (i = 0; i < o->log.count; i++) {
+        if (log_configure(log, o->log.item[i]) < 0)
             return error_set(err, -EINVAL,
                              "--log %.64s: no such area or level, see vireo run --help",
-                             r->options->log.item[i]);
+                             o->log.item[i]);
     }
     return 0;
+}
+
+void cli_board_config(const struct cli_options *o, struct pc_config *config)
+{
+    unsigned i;
+
+    *config = (struct pc_config){
+        .memory_bytes = o->memory_bytes,
+        .cpus = (unsigned)o->cpus,
+        .cpu = o->cpu,
+        .firmware = o->firmware,
+        .kernel = o->kernel,
+        .append = o->append,
+    };
+    for (i = 0; i < o->initrd.count && i < PC_MAX_INITRDS; i++)
+        config->initrd[config->initrd_count++] = o->initrd.item[i];
+    for (i = 0; i < o->device.count && i < PC_MAX_DEVICES; i++)
+        config->devices[config->device_count++] = o->device.item[i];
 }
 
 /* Ctrl-A x. */
@@ -105,28 +116,16 @@ static struct char_backend *create_serial(struct run *r, struct error *err)
 
 static int create_board(struct run *r, struct error *err)
 {
-    const struct cli_options *o = r->options;
-    struct pc_config config = {
-        .memory_bytes = o->memory_bytes,
-        .cpus = (unsigned)o->cpus,
-        .cpu = o->cpu,
-        .com = {r->serial},
-        .firmware = o->firmware,
-        .kernel = o->kernel,
-        .append = o->append,
-        .on_shutdown = on_shutdown,
-        .on_shutdown_ctx = r,
-    };
+    struct pc_config config;
     struct pc *pc;
-    unsigned i;
 
-    config.engine = engine_find(o->engine, err);
+    cli_board_config(r->options, &config);
+    config.com[0] = r->serial;
+    config.on_shutdown = on_shutdown;
+    config.on_shutdown_ctx = r;
+    config.engine = engine_find(r->options->engine, err);
     if (!config.engine)
         return -EINVAL;
-    for (i = 0; i < o->initrd.count && i < PC_MAX_INITRDS; i++)
-        config.initrd[config.initrd_count++] = o->initrd.item[i];
-    for (i = 0; i < o->device.count && i < PC_MAX_DEVICES; i++)
-        config.devices[config.device_count++] = o->device.item[i];
     return pc_create(r->vm, &config, &pc, err);
 }
 
@@ -194,7 +193,8 @@ int cli_run(const struct cli_options *o, int *by_signal, struct error *err)
     r.terminal = terminal_start(err);
     if (!r.terminal)
         return CLI_ERROR;
-    if (configure_log(&r, err) < 0)
+    log_init(&r.log, log_sink, &r);
+    if (cli_configure_log(o, &r.log, err) < 0)
         goto finish;
     config.log = &r.log;
     r.vm = vm_create(&config, err);

@@ -21,6 +21,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
@@ -299,6 +300,13 @@ void terminal_leave(struct terminal *t)
 bool terminal_is_raw(const struct terminal *t)
 {
     return t && atomic_load(&t->raw);
+}
+
+void terminal_print_line(const struct terminal *t, const char *prefix, const char *text)
+{
+    bool raw = terminal_is_raw(t) && isatty(STDERR_FILENO);
+
+    fprintf(stderr, "%s%s%s", prefix, text, raw ? "\r\n" : "\n");
 }
 
 int terminal_finish(struct terminal *t)

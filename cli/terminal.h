@@ -34,6 +34,9 @@ void terminal_leave(struct terminal *t);
 
 /* Is the terminal raw now, so that a line on it needs \r\n? */
 bool terminal_is_raw(const struct terminal *t);
+/* One line on standard error, in one write. A raw terminal does not return the
+ * carriage by itself. */
+void terminal_print_line(const struct terminal *t, const char *prefix, const char *text);
 
 /* Restores everything. The signal that asked for the end, or 0. */
 int terminal_finish(struct terminal *t);

@@ -185,6 +185,11 @@ struct x86_engine_ops {
     /* Another slot is current: TLBs and fetches are of another address space.
      * tlb_dropped follows, and fetch_dropped if the slot has something to tell. */
     void (*slot_switched)(struct x86_vcpu *c, unsigned slot);
+
+    /* For people (vireo lockstep): the host code that stands for the guest's
+     * block at a linear address, valid until the processor runs again; 0 bytes
+     * where there is none. NULL: the engine makes no host code. */
+    size_t (*host_code)(struct x86_vcpu *c, gva_t lin, const uint8_t **code);
 };
 
 /* ---- life (cpu.c) ---- */

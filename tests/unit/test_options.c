@@ -83,7 +83,7 @@ static void defaults(void **state)
     assert_string_equal(o.kernel, "k");
     assert_int_equal(o.memory_bytes, 512 * MiB);
     assert_int_equal(o.cpus, 1);
-    assert_string_equal(o.engine, "interp");
+    assert_string_equal(o.engine, "auto");
     assert_string_equal(o.serial, "stdio");
     assert_null(o.firmware);
     assert_null(o.cpu);
@@ -126,6 +126,18 @@ static void commands(void **state)
     assert_int_equal(o.command, CLI_DOCTOR);
     assert_int_equal(PARSE(&o, &err, "doctor", "--help"), 0);
     assert_int_equal(o.command, CLI_HELP_DOCTOR);
+    assert_int_equal(PARSE(&o, &err, "lockstep", "--firmware", "bios", "--instructions=0x10",
+                           "--seconds", "9", "--cpus", "2"),
+                     0);
+    assert_int_equal(o.command, CLI_LOCKSTEP);
+    assert_true(o.deterministic);
+    assert_string_equal(o.engine, "jit");
+    assert_int_equal(o.instructions, 16);
+    assert_int_equal(o.seconds, 9);
+    assert_int_equal(o.cpus, 2);
+    assert_true(o.checkpoint > 0);
+    assert_int_equal(PARSE(&o, &err, "lockstep", "--help"), 0);
+    assert_int_equal(o.command, CLI_HELP_LOCKSTEP);
     assert_int_equal(PARSE(&o, &err, "--version"), 0);
     assert_int_equal(o.command, CLI_VERSION);
 }
@@ -145,6 +157,11 @@ static void mistakes(void **state)
     assert_int_equal(PARSE(&o, &err, "run", "--"), -EINVAL);
     assert_int_equal(PARSE(&o, &err, "run", "--kernel", "k", "--cpus", "65"), -EINVAL);
     assert_non_null(strstr(err.text, "1 to 64"));
+    assert_int_equal(PARSE(&o, &err, "run", "--kernel", "k", "--seconds", "1"), -EINVAL);
+    assert_int_equal(PARSE(&o, &err, "lockstep", "--kernel", "k", "--second", "1"), -EINVAL);
+    assert_non_null(strstr(err.text, "did you mean --seconds?"));
+    assert_int_equal(PARSE(&o, &err, "lockstep"), -EINVAL);
+    assert_non_null(strstr(err.text, "vireo lockstep --help"));
     assert_int_equal(PARSE(&o, &err, "run"), -EINVAL);
     assert_int_equal(PARSE(&o, &err, ""), -EINVAL);
 }
