@@ -223,18 +223,45 @@ static void op_revoke(struct vcpu *v)
     x86_tlb_revoke_writes(v->self);
 }
 
+/* The processor between what its engine wants below and above it. */
+static size_t processor_bytes(const struct x86_engine_ops *engine)
+{
+    return align_up(engine->below_bytes, PAGE_SIZE) +
+           align_up(align_up(sizeof(struct x86_vcpu), 64) + engine->above_bytes, PAGE_SIZE);
+}
+
+static struct x86_vcpu *processor_alloc(const struct x86_engine_ops *engine)
+{
+    uint8_t *p = host_pages_alloc(processor_bytes(engine), false);
+    struct x86_vcpu *c;
+
+    if (!p)
+        return NULL;
+    c = (struct x86_vcpu *)(p + align_up(engine->below_bytes, PAGE_SIZE));
+    c->engine_ops = engine;
+    return c;
+}
+
+static void processor_free(struct x86_vcpu *c)
+{
+    const struct x86_engine_ops *engine = c->engine_ops;
+
+    host_pages_free((uint8_t *)c - align_up(engine->below_bytes, PAGE_SIZE),
+                    processor_bytes(engine));
+}
+
 static void op_destroy(struct vcpu *v)
 {
     struct x86_vcpu *c = v->self;
 
-    if (c->engine_ops)
+    if (c->engine)
         c->engine_ops->destroy(c);
     if (c->vec)
         vec_destroy(c);
     if (c->lapic)
         lapic_destroy(c->lapic);
     x86_mmu_destroy(c);
-    host_pages_free(c, align_up(sizeof *c, PAGE_SIZE));
+    processor_free(c);
 }
 
 static const struct vcpu_ops x86_vcpu_ops = {
@@ -261,7 +288,7 @@ static const struct dev_type lapic_device = {
 struct x86_vcpu *x86_vcpu_create(struct vm *vm, const struct x86_model *model,
                                  const struct x86_engine_ops *engine, struct error *err)
 {
-    struct x86_vcpu *c = host_pages_alloc(align_up(sizeof *c, PAGE_SIZE), false);
+    struct x86_vcpu *c = processor_alloc(engine);
     unsigned index = vm->vcpu_count;
 
     if (!c) {
@@ -282,7 +309,6 @@ struct x86_vcpu *x86_vcpu_create(struct vm *vm, const struct x86_model *model,
     c->lapic = lapic_create(c, err);
     if (!c->lapic || engine->create(c, err) < 0)
         goto fail;
-    c->engine_ops = engine;
     if (vm_add_vcpu(vm, &c->vcpu) < 0) {
         error_set(err, -22, "too many processors: at most %d", VM_MAX_VCPUS);
         goto fail;

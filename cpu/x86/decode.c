@@ -473,35 +473,46 @@ static bool allowed_in_mode(const struct x86_decode *d)
 enum x86_decode_result x86_decode_one(struct x86_vcpu *c, uint32_t mode, const uint8_t *bytes,
                                       size_t available, struct x86_insn *i)
 {
-    struct x86_decode d = {.c = c, .mode = mode, .bytes = bytes};
+    struct x86_decode d;
+
+    return x86_decode_whole(c, mode, bytes, available, i, &d);
+}
+
+enum x86_decode_result x86_decode_whole(struct x86_vcpu *c, uint32_t mode, const uint8_t *bytes,
+                                        size_t available, struct x86_insn *i,
+                                        struct x86_decode *d)
+{
     uint16_t offset = i->offset, number = i->number;
     ZydisDecoder decoder;
     ZyanStatus status;
     x86_binder *bind;
 
+    d->c = c;
+    d->mode = mode;
+    d->bytes = bytes;
     decoder_for(c, mode, &decoder);
-    status = ZydisDecoderDecodeFull(&decoder, bytes, MIN(available, 15), &d.z, d.op);
-    if (ZYAN_SUCCESS(status) && d.z.mnemonic == ZYDIS_MNEMONIC_PAUSE && d.z.raw.rex.B)
-        status = decode_xchg_r8(&decoder, &d, available);
+    status = ZydisDecoderDecodeFull(&decoder, bytes, MIN(available, 15), &d->z, d->op);
+    if (ZYAN_SUCCESS(status) && d->z.mnemonic == ZYDIS_MNEMONIC_PAUSE && d->z.raw.rex.B)
+        status = decode_xchg_r8(&decoder, d, available);
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
         return available < 15 ? DECODE_MORE : DECODE_TOO_LONG;
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
         return DECODE_TOO_LONG;
     *i = (struct x86_insn){.offset = offset, .number = number};
-    if (!ZYAN_SUCCESS(status) || !allowed_in_mode(&d) || !is_advertised(c->model, &d.z))
+    if (!ZYAN_SUCCESS(status) || !allowed_in_mode(d) || !is_advertised(c->model, &d->z))
         goto undefined;
-    bind = binder_for(&d.z);
+    bind = binder_for(&d->z);
     if (!bind) {
         vlog(c->vm->log, CPU, GUEST, "no handler for %s: #UD",
-             ZydisMnemonicGetString(d.z.mnemonic));
+             ZydisMnemonicGetString(d->z.mnemonic));
         goto undefined;
     }
-    x86_decode_fill(&d, i);
-    if (bind(&d, i))
+    x86_decode_fill(d, i);
+    if (bind(d, i))
         return DECODE_OK;
 undefined:
     *i = (struct x86_insn){.offset = offset, .number = number, .length = 1,
-                           .imm = ZYAN_SUCCESS(status) ? d.z.length : MIN(available, 15)};
-    bind_ud(&d, i);
+                           .imm = ZYAN_SUCCESS(status) ? d->z.length : MIN(available, 15)};
+    bind_ud(d, i);
     return DECODE_UNDEFINED;
 }

@@ -61,6 +61,11 @@ enum x86_decode_result {
 enum x86_decode_result x86_decode_one(struct x86_vcpu *c, uint32_t mode, const uint8_t *bytes,
                                       size_t available, struct x86_insn *i);
 
+/* The same, leaving in *d what was decoded. */
+enum x86_decode_result x86_decode_whole(struct x86_vcpu *c, uint32_t mode, const uint8_t *bytes,
+                                        size_t available, struct x86_insn *i,
+                                        struct x86_decode *d);
+
 /* Binders by topic; each in the file of its instructions. */
 x86_binder bind_vector, bind_x87, bind_fxsave, bind_xsave; /* vec/ */
 

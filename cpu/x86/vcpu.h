@@ -143,6 +143,7 @@ struct x86_vcpu {
     struct x86_mmu *mmu;
     void *engine; /* the engine's own part (block cache) */
     const struct x86_engine_ops *engine_ops;
+    bool has_jit; /* the interpreter's loop may enter host code */
     struct vec_runtime *vec; /* host execution of vector and x87 code */
 
     /* Wired by the board. Called with the machine's lock taken by the callee. */
@@ -160,6 +161,9 @@ void x86_tlb_select(struct x86_vcpu *c);
 
 struct x86_engine_ops {
     const char *name;
+    /* Memory that the engine wants right below struct x86_vcpu and right above it
+     * (from a multiple of 64): zeroed, of the processor's life. */
+    size_t below_bytes, above_bytes;
     int (*create)(struct x86_vcpu *c, struct error *err);
     void (*destroy)(struct x86_vcpu *c);
     enum vcpu_exit (*run)(struct x86_vcpu *c, uint64_t budget);

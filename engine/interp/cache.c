@@ -13,6 +13,7 @@
 #include "cpu/x86/fault.h"
 #include "cpu/x86/vec/vec.h"
 #include "engine/interp/interp.h"
+#include "engine/jit/jit.h"
 
 #define ARENA_BYTES (24 * MiB)
 #define HASH_SIZE 16384
@@ -166,12 +167,18 @@ static void unmark(struct x86_vcpu *c, const struct code_page *p)
         }
         lines |= line_bits(start, bytes);
     }
+    if (c->has_jit)
+        lines |= jit_page_lines(c, p->host);
     atomic_store_explicit(&p->block->code_lines[p->offset >> 12], lines, memory_order_relaxed);
 }
 
 static void forget_everything(struct x86_vcpu *c)
 {
     struct interp *in = interp_of(c);
+
+    /* Units hold on to blocks and to thunks. */
+    if (c->has_jit)
+        jit_flush(c);
 
     for (unsigned n = 0; n < PAGE_HASH_SIZE; n++) {
         for (struct code_page *p = in->pages[n]; p; p = p->next) {
@@ -269,12 +276,7 @@ bool cache_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offs
 
 /* ---- decoding ---- */
 
-/*
- * Makes the bytes [offset, offset + bytes) of a block code: after this, every
- * store to them is noticed. False: another processor had to be waited for, so
- * what was read before may be old.
- */
-static bool mark_lines(struct x86_vcpu *c, struct ram_block *ram, uint64_t offset, uint64_t bytes)
+bool cache_mark_lines(struct x86_vcpu *c, struct ram_block *ram, uint64_t offset, uint64_t bytes)
 {
     uint64_t bits = line_bits(offset, bytes);
     uint64_t page = offset >> 12;
@@ -440,9 +442,9 @@ static struct x86_block *decode_crossing(struct x86_vcpu *c, gva_t lin, uint32_t
     b->second_host = ram2->host + offset2;
     if (b->looked <= in_first) /* it fits after all: the page was cut short */
         b->second_host = NULL;
-    else if (!mark_lines(c, ram2, offset2, b->looked - in_first))
+    else if (!cache_mark_lines(c, ram2, offset2, b->looked - in_first))
         return NULL;
-    if (!mark_lines(c, ram, offset + (lin & ~PAGE_MASK), MIN(in_first, b->looked)))
+    if (!cache_mark_lines(c, ram, offset + (lin & ~PAGE_MASK), MIN(in_first, b->looked)))
         return NULL;
     memcpy(again, host, in_first);
     memcpy(again + in_first, ram2->host + offset2, 15 - in_first);
@@ -477,7 +479,7 @@ static struct x86_block *decode_block(struct x86_vcpu *c, gva_t lin, uint32_t mo
         return decode_crossing(c, lin, mode, page);
     }
     in->used = used;
-    if (!mark_lines(c, ram, page_offset + (lin & ~PAGE_MASK), b->looked))
+    if (!cache_mark_lines(c, ram, page_offset + (lin & ~PAGE_MASK), b->looked))
         return NULL;
     if (memcmp(copy, host, b->looked) != 0)
         return NULL;

@@ -27,6 +27,8 @@ struct x86_block {
      * valid only while that page follows: where the second page was. */
     const uint8_t *second_host;
     struct x86_block *page_next[2]; /* in the lists of first and second page */
+    struct jit_unit *unit; /* host code that starts here, or NULL */
+    uint16_t heat;         /* how often it ran without */
     struct x86_insn insn[];         /* count, and one more that ends the block */
 };
 
@@ -45,5 +47,10 @@ struct x86_block *cache_find(struct x86_vcpu *c, gva_t lin, uint32_t mode);
  * is running was among them. */
 bool cache_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
                       uint64_t bytes);
+
+/* Makes the bytes [offset, offset + bytes) of a block code: after this, every
+ * store to them is noticed. False: another processor had to be waited for, so
+ * what was read before may be old. */
+bool cache_mark_lines(struct x86_vcpu *c, struct ram_block *ram, uint64_t offset, uint64_t bytes);
 
 #endif

@@ -21,6 +21,7 @@
 #include "cpu/x86/vec/vec.h"
 #include "engine/engine.h"
 #include "engine/interp/cache.h"
+#include "engine/jit/jit.h"
 
 /* ---- leaving a block early ---- */
 
@@ -164,6 +165,10 @@ static void run_blocks(struct x86_vcpu *c)
                      b->mode == last->mode)
                 last->link[next] = b;
             page = lin;
+        }
+        if (c->has_jit && jit_try(c, b, lin)) {
+            next = NEXT_LOOKUP;
+            continue;
         }
         if (unlikely(b->count > c->budget_end - c->s.icount || !fetch_allowed(c, b->bytes))) {
             if (c->s.icount < c->budget_end && (b = find_one(c)))

@@ -1,16 +1,328 @@
 /*
  * The JIT engine: the interpreter's loop and block cache, with host code for
- * blocks that are hot. Interface: jit_engine in engine/engine.h.
+ * what is hot. Interface: jit_engine in engine/engine.h.
+ *
+ * The interpreter keeps all that is rare: events, single steps, breakpoints,
+ * budgets smaller than a unit, instructions across pages. From its loop a unit
+ * is entered where one exists; host code then goes from unit to unit and comes
+ * back for what it cannot do.
  */
+#include "engine/jit/jit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "engine/engine.h"
 #include "engine/interp/cache.h"
 #include "engine/interp/interp.h"
+#include "engine/jit/translate.h"
+
+#define CODE_BYTES (128 * MiB)
+#define ARENA_BYTES (128 * MiB)
+#define UNIT_ROOM (64 * KiB)
+
+/* ---- C that host code calls ---- */
+
+/* What asks for the interpreter's loop at the next boundary. */
+static inline bool wants_out(const struct x86_vcpu *c)
+{
+    return atomic_load_explicit(&c->vcpu.events, memory_order_relaxed) | c->slow | c->recheck |
+           c->s.activity;
+}
+
+static uint64_t leave_address(struct x86_vcpu *c)
+{
+    return (uint64_t)(uintptr_t)jit_leave;
+}
+
+/* A unit for reg[X86_RIP], if there is one that may be entered now; then
+ * reg[X86_RIP] becomes the page RIP. Never faults, never translates. */
+static struct jit_unit *unit_here(struct x86_vcpu *c, const struct itlb_entry **page)
+{
+    struct jit *j = jit_of(c);
+    uint64_t rip = c->s.reg[X86_RIP];
+    gva_t lin = rip + c->seg_base[X86_CS];
+    const struct itlb_entry *e;
+    struct jit_unit *u;
+
+    if ((c->mode & MODE_SIZE) != MODE_64)
+        lin = (uint32_t)lin;
+    if (!jit_allowed(c))
+        return NULL;
+    e = itlb_slot(&c->mmu->slot[c->mmu->current].itlb, lin);
+    if (e->tag != ((lin & PAGE_MASK) | (c->s.cpl == 3)) || !e->host)
+        return NULL;
+    u = jit_find(j, e->host + (lin & ~PAGE_MASK), jit_key(c));
+    if (!u || (j->is_counting && u->count > c->budget_end - c->s.icount))
+        return NULL;
+    c->s.reg[X86_RIP] = rip - (lin & ~PAGE_MASK);
+    *page = e;
+    return u;
+}
+
+/* After an instruction that ended its unit: reg[X86_RIP] is true. */
+static uint64_t dispatch(struct x86_vcpu *c)
+{
+    struct jit *j = jit_of(c);
+    uint64_t rip = c->s.reg[X86_RIP];
+    const struct itlb_entry *page;
+    struct jit_unit *u;
+
+    j->stats.dispatches++;
+    if (wants_out(c) || j->leaving)
+        return leave_address(c);
+    u = unit_here(c, &page);
+    if (!u)
+        return leave_address(c);
+    j->stats.dispatch_hits++;
+    if (u->key & (KEY_FLAT | MODE_64)) {
+        unsigned class = c->tlb_class;
+        struct jit_jump *at = &j->jumps[class][rip >> 1 & (JIT_JUMPS - 1)];
+        if (j->jumps_key[class] != u->key) {
+            jit_jumps_clear(j, class);
+            j->jumps_key[class] = u->key;
+        }
+        j->jumps_used[class] = true;
+        j->jumps_local[class] |= !page->global;
+        *at = (struct jit_jump){.rip = rip,
+                                .host = (uint64_t)(uintptr_t)jit_exec(j, u->entry)};
+    }
+    return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
+}
+
+enum { NEXT_IN_UNIT = NEXT_LOOKUP + 1 };
+
+static enum x86_next end_of_slow(struct x86_vcpu *c, const struct x86_insn *i)
+{
+    return (enum x86_next)NEXT_IN_UNIT;
+}
+
+/* Executes one instruction by its handler. */
+static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
+{
+    struct jit *j = jit_of(c);
+    const struct x86_insn *i = (const struct x86_insn *)(j->arena + reference * 8);
+    enum x86_next next;
+    uint64_t rip;
+
+    j->stats.slow_calls++;
+    j->pair[0] = *i;
+    c->cur = j->pair;
+    c->block = &j->slow_block;
+    next = i->fn(c, j->pair);
+    c->block = NULL;
+    if (likely((unsigned)next == NEXT_IN_UNIT)) {
+        if (likely(!wants_out(c) && !j->leaving))
+            return 0;
+        rip = c->s.reg[X86_RIP] + i->offset + i->length;
+        c->s.reg[X86_RIP] = rip & c->ip_mask;
+        c->s.icount += i->number + 1u;
+        return leave_address(c);
+    }
+    c->s.icount += i->number + 1u;
+    return dispatch(c);
+}
+
+/* A direct jump whose target is not known, or not yet, or no longer. */
+static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
+{
+    struct jit *j = jit_of(c);
+    struct jit_link *l = (struct jit_link *)(j->arena + reference * 8);
+    uint64_t page_rip = c->s.reg[X86_RIP];
+    uint64_t rip = (page_rip + (uint64_t)(int64_t)l->target) & c->ip_mask;
+    const struct itlb_entry *page;
+    struct jit_unit *u;
+
+    if (unlikely(rip + c->code_bias > c->code_span) && l->retired) {
+        /* Not a place to go to: the branch itself has to find out. */
+        const struct x86_insn *i = &l->from->insn[l->retired - 1];
+        if ((int32_t)i->offset + i->length != l->target) {
+            if (l->is_call)
+                c->s.reg[X86_RSP] += (c->mode & MODE_SIZE) == MODE_64 ? 8 : 4;
+            if (j->is_counting)
+                c->s.icount -= l->retired;
+            c->s.reg[X86_RIP] = (page_rip + i->offset) & c->ip_mask;
+            return leave_address(c);
+        }
+    }
+    c->s.reg[X86_RIP] = rip;
+    if (wants_out(c))
+        return leave_address(c);
+    u = unit_here(c, &page);
+    if (!u)
+        return leave_address(c);
+    if (l != l->from->links && l->from->host && u->key == l->from->key)
+        jit_link_to(c, l, u, page->global);
+    return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
+}
+
+static uint8_t refill(struct x86_vcpu *c, uint64_t lin, uint64_t is_write)
+{
+    return x86_tlb_refill(c, lin, is_write);
+}
+
+/* ---- from the interpreter's loop ---- */
+
+bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
+{
+    struct jit *j = jit_of(c);
+    struct jit_unit *u = b->unit;
+    uint32_t key;
+
+    if (!jit_allowed(c))
+        return false;
+    key = jit_key(c);
+    if (!u || u->key != key) {
+        const struct itlb_entry *page;
+        u = jit_find(j, b->host, key);
+        if (!u) {
+            if (b->heat++ < j->threshold || !b->cached || b->second_host)
+                return false;
+            b->heat = 0;
+            page = x86_fetch_page(c, lin);
+            if (!page->host)
+                return false;
+            if (j->code_used + UNIT_ROOM > j->code.bytes ||
+                j->arena_used + UNIT_ROOM > j->arena_bytes)
+                jit_flush(c);
+            u = jit_translate(c, lin, page, key);
+            if (!u)
+                return false;
+        }
+        u->block = b;
+        b->unit = u;
+    }
+    if (j->is_counting && u->count > c->budget_end - c->s.icount)
+        return false;
+    c->s.reg[X86_RIP] -= lin & ~PAGE_MASK;
+    j->leaving = false;
+    j->stats.entered++;
+    jit_enter(c, jit_exec(j, u->entry));
+    return true;
+}
+
+/* ---- the engine's operations ---- */
+
+static void jit_code_written(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
+                             uint64_t bytes)
+{
+    struct jit *j = jit_of(c);
+
+    jit_invalidate(c, block, offset, bytes);
+    /* Whatever runs: it may be what was written, and its links are gone. */
+    j->leaving = true;
+    interp_code_written(c, block, offset, bytes);
+}
+
+static void jit_end_block(struct x86_vcpu *c)
+{
+    struct jit *j = jit_of(c);
+
+    j->leaving = true;
+    if (c->block != &j->slow_block)
+        interp_end_block(c);
+}
+
+static void jit_tlb_dropped(struct x86_vcpu *c)
+{
+    jit_l0_clear(jit_of(c));
+}
+
+static void jit_fetch_dropped(struct x86_vcpu *c, bool all, gva_t page, bool global_too)
+{
+    struct jit *j = jit_of(c);
+
+    if (global_too)
+        j->generation[0] = j->next_generation++;
+    j->generation[1] = j->next_generation++;
+    j->slot_generation[c->mmu->current] = j->generation[1];
+    for (unsigned k = 0; k < TLB_CLASSES; k++) {
+        if (global_too || j->jumps_local[k])
+            jit_jumps_clear(j, k);
+    }
+}
+
+static void jit_slot_switched(struct x86_vcpu *c, unsigned slot)
+{
+    struct jit *j = jit_of(c);
+
+    if (!j->slot_generation[slot])
+        j->slot_generation[slot] = j->next_generation++;
+    j->generation[1] = j->slot_generation[slot];
+    for (unsigned k = 0; k < TLB_CLASSES; k++) {
+        if (j->jumps_local[k])
+            jit_jumps_clear(j, k);
+    }
+}
+
+static void jit_destroy(struct x86_vcpu *c)
+{
+    struct jit *j = jit_of(c);
+
+    if (j->arena)
+        host_pages_free(j->arena, j->arena_bytes);
+    exec_memory_destroy(&j->code);
+    free(j->translation);
+    j->arena = NULL;
+    j->translation = NULL;
+    cache_destroy(c);
+}
+
+static int jit_create(struct x86_vcpu *c, struct error *err)
+{
+    struct jit *j = jit_of(c);
+    int r;
+
+    r = cache_create(c, err);
+    if (r < 0)
+        return r;
+    r = exec_memory_create(&j->code, CODE_BYTES, err);
+    if (r < 0)
+        goto fail;
+    j->arena_bytes = ARENA_BYTES;
+    j->arena = host_pages_alloc(j->arena_bytes, false);
+    j->translation = malloc(jit_translation_bytes());
+    if (!j->arena || !j->translation) {
+        r = error_set(err, -ENOMEM, "out of memory for the JIT");
+        goto fail;
+    }
+    j->threshold = 8;
+    j->is_counting = c->vm->deterministic;
+    j->host_kills = flags_probe_host();
+    j->slow = call_slow;
+    j->link = call_link;
+    j->refill = refill;
+    j->miss = jit_miss;
+    j->call_slow = jit_call_slow;
+    j->call_link = jit_call_link;
+    j->pair[1].fn = end_of_slow;
+    j->next_generation = 3;
+    j->generation[0] = 1;
+    j->generation[1] = j->slot_generation[0] = 2;
+    for (unsigned k = 0; k < TLB_CLASSES; k++) {
+        j->l0_used[k] = 1;
+        j->jumps_used[k] = true;
+        jit_jumps_clear(j, k);
+    }
+    jit_l0_clear(j);
+    c->has_jit = true;
+    return 0;
+fail:
+    jit_destroy(c);
+    return r;
+}
 
 const struct x86_engine_ops jit_engine = {
     .name = "jit",
-    .create = cache_create,
-    .destroy = cache_destroy,
+    .below_bytes = JIT_STACK_BYTES,
+    .above_bytes = sizeof(struct jit),
+    .create = jit_create,
+    .destroy = jit_destroy,
     .run = interp_run,
-    .code_written = interp_code_written,
-    .end_block = interp_end_block,
+    .code_written = jit_code_written,
+    .end_block = jit_end_block,
+    .tlb_dropped = jit_tlb_dropped,
+    .fetch_dropped = jit_fetch_dropped,
+    .slot_switched = jit_slot_switched,
 };

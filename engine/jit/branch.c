@@ -1,0 +1,290 @@
+/*
+ * Jumps, calls, returns: links between units, and the jump cache.
+ *
+ * A direct jump is a link: to a stub that asks for its target at first, then
+ * to the target's unit. Within a page a link always holds, because a page of
+ * code is one page wherever it is mapped. Across pages it is guarded by a
+ * generation, which changes with the fetch translations (units.c). An indirect
+ * jump looks into a table by RIP; where that fails, the instruction's handler
+ * runs, so nothing may be committed before.
+ *
+ * Interrupts and other events are noticed on backward jumps and on indirect
+ * ones: there is no loop without either.
+ */
+#include "engine/jit/translate.h"
+
+#define RET_NEAR 0xc3
+
+static struct jit_link *new_link(struct tr *t, int32_t target, unsigned retired, unsigned kind)
+{
+    struct jit_link *l = &t->u->links[t->links++];
+
+    *l = (struct jit_link){.from = t->u, .target = target, .retired = (uint16_t)retired,
+                           .kind = (uint8_t)kind,
+                           .is_call = tr_decode(t)->z.mnemonic == ZYDIS_MNEMONIC_CALL};
+    return l;
+}
+
+/* icount += n, without flags. */
+static void count(struct tr *t, unsigned n)
+{
+    struct emit *e = &t->e;
+
+    if (!t->is_counting)
+        return;
+    emit_load(e, T0, CPU_RM(s.icount));
+    emit_lea(e, T0, rm_mem(T0, (int32_t)n));
+    emit_store(e, CPU_RM(s.icount), T0);
+}
+
+static bool crosses(int32_t target)
+{
+    return target < 0 || target >= (int32_t)PAGE_SIZE;
+}
+
+/* Is anything waiting? Goes to where `jump` is patched to. */
+static uint32_t poll(struct tr *t)
+{
+    struct emit *e = &t->e;
+
+    emit_rm_imm(e, 0x83, 7, CPU_RM(vcpu.events), 1); /* cmp dword [events], 0 */
+    emit8(e, 0);
+    return emit_jcc(e, 5);
+}
+
+/* Goes on at `target`, an offset from the page. Ends the code here. */
+static void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
+{
+    struct emit *e = &t->e;
+    struct jit_link *l;
+    struct jit_stub *s;
+
+    count(t, retired);
+    if (crosses(target)) {
+        uint32_t guard;
+        flags_to_cc(t);
+        l = new_link(t, target, retired, LINK_CROSS);
+        if (is_backward) {
+            s = new_stub(t, STUB_LINK, poll(t));
+            s->link = l;
+        }
+        guard = e->at;
+        emit_rm(e, 0x8b, T0, rm_code(0)); /* mov eax, [cell] */
+        l->guard = e->at - 4;             /* where its displacement is, until emit_stubs */
+        emit_rm(e, 0x3b, T0, JIT_RM(generation));
+        l->guard_disp = e->at - 4;
+        s = new_stub(t, STUB_LINK, emit_jcc(e, 5));
+        s->link = l;
+        s->retry = guard;
+        s->is_write = 1; /* has a cell */
+        emit_alu_imm(e, t->is_64 ? OP_W : 0, 0, RM_PAGE_RIP, target & (int32_t)PAGE_MASK);
+        l->jump = emit_jmp(e);
+        return;
+    }
+    if (is_backward) {
+        flags_to_cc(t); /* what waits may be an interrupt, which shows them */
+        l = new_link(t, target, retired, 0);
+        s = new_stub(t, STUB_LINK, poll(t));
+        s->link = l;
+        l->jump = emit_jmp(e);
+        s = new_stub(t, STUB_LINK, l->jump);
+        s->link = l;
+        return;
+    }
+    l = new_link(t, target, retired, t->flags & FLAGS_IN_CC || !t->flags ? 0 : LINK_FLAGS_HOST);
+    l->jump = emit_jmp(e);
+    s = new_stub(t, STUB_LINK, l->jump);
+    s->link = l;
+    s->saves = l->kind & LINK_FLAGS_HOST;
+}
+
+void emit_fallthrough(struct tr *t)
+{
+    const struct x86_insn *last = &t->u->insn[t->u->count - 1];
+
+    t->k = t->u->count - 1u;
+    emit_edge(t, (int32_t)last->offset + last->length, t->u->count, false);
+}
+
+/* Offset from the page that a relative branch goes to. */
+static bool target_of(const struct tr *t, int32_t *target)
+{
+    const struct x86_insn *i = tr_insn(t);
+    int64_t to = i->target;
+
+    /* 16 and 32-bit RIPs wrap; where the page is not known, only what stays in
+     * it is certain not to. */
+    if (!t->is_64 && !t->is_flat && (to < 0 || to >= (int64_t)PAGE_SIZE))
+        return false;
+    if (i->size == 2 || to != (int32_t)to)
+        return false;
+    *target = (int32_t)to;
+    return true;
+}
+
+static bool emit_jcc_insn(struct tr *t)
+{
+    const struct x86_insn *i = tr_insn(t);
+    unsigned condition = tr_decode(t)->z.opcode & 15;
+    struct emit *e = &t->e;
+    int32_t target;
+    uint8_t flags;
+
+    if (!target_of(t, &target))
+        return false;
+    flags_to_host(t);
+    if (!crosses(target) && target > i->offset && !t->is_counting) {
+        struct jit_link *l = new_link(t, target, t->k + 1,
+                                      t->flags & FLAGS_IN_CC ? 0 : LINK_FLAGS_HOST);
+        struct jit_stub *s;
+        l->jump = emit_jcc(e, condition);
+        s = new_stub(t, STUB_LINK, l->jump);
+        s->link = l;
+        s->saves = l->kind & LINK_FLAGS_HOST;
+        return true;
+    }
+    {
+        uint32_t over = emit_jcc(e, condition ^ 1);
+        flags = t->flags;
+        emit_edge(t, target, t->k + 1, target <= (int32_t)i->offset);
+        t->flags = flags;
+        emit_patch(e, over, e->at);
+    }
+    return true;
+}
+
+/* To the RIP in T1, if the jump cache knows it; else the handler. T0 holds
+ * the index afterwards. */
+static void emit_lookup(struct tr *t)
+{
+    unsigned class = t->key >> KEY_CLASS_SHIFT & 3;
+    int32_t table = (int32_t)(JIT_AREA + offsetof(struct jit, jumps) +
+                              class * sizeof(struct jit_jump[JIT_JUMPS]));
+    struct emit *e = &t->e;
+
+    emit_rm(e, 0x8b, T0, rm_reg(T1)); /* mov eax, r15d */
+    emit_alu_imm(e, 0, 4, rm_reg(T0), (JIT_JUMPS - 1) << 1);
+    emit_rm(e, OP_W | 0x3b, T1, rm_mem_index(H_RSP, T0, 3, table));
+    slow_if(t, 5);
+    emit_rm_imm(e, 0x83, 7, CPU_RM(vcpu.events), 1);
+    emit8(e, 0);
+    slow_if(t, 5);
+}
+
+static void emit_go(struct tr *t)
+{
+    unsigned class = t->key >> KEY_CLASS_SHIFT & 3;
+    int32_t table = (int32_t)(JIT_AREA + offsetof(struct jit, jumps) +
+                              class * sizeof(struct jit_jump[JIT_JUMPS]) + 8);
+    struct emit *e = &t->e;
+
+    emit_alu_imm(e, OP_W, 4, rm_reg(T1), -4096);
+    emit_store(e, RM_PAGE_RIP, T1);
+    if (t->is_counting)
+        emit_alu_imm(e, OP_W, 0, CPU_RM(s.icount), (int32_t)t->k + 1);
+    emit_rm(e, 0xff, 4, rm_mem_index(H_RSP, T0, 3, table)); /* jmp [..] */
+}
+
+static bool emit_ret(struct tr *t)
+{
+    const struct x86_decode *d = tr_decode(t);
+    unsigned size = t->is_64 ? 8 : 4;
+    struct emit *e = &t->e;
+    struct rm rm;
+
+    if (d->z.operand_width / 8 != size || d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+        return false;
+    rm = mem_stack(t, 0, size, false);
+    emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8b, T1, rm);
+    emit_lookup(t);
+    emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8d, H_R13,
+            rm_mem(H_R13, (int32_t)size + (d->z.opcode == RET_NEAR
+                                               ? 0
+                                               : (int32_t)(uint16_t)d->z.raw.imm[0].value.u)));
+    emit_go(t);
+    return true;
+}
+
+/* Stores the address of the next instruction on the stack; T1 is used. */
+static void push_return(struct tr *t)
+{
+    const struct x86_insn *i = tr_insn(t);
+    unsigned size = t->is_64 ? 8 : 4;
+    struct emit *e = &t->e;
+    struct rm rm = mem_stack(t, -(int32_t)size, size, true);
+
+    if (rm.base == T1) {
+        emit_lea(e, T0, rm);
+        rm = rm_mem(T0, 0);
+    }
+    emit_load(e, T1, RM_PAGE_RIP);
+    emit_lea(e, T1, rm_mem(T1, i->offset + i->length));
+    emit_rm(e, (t->is_64 ? OP_W : 0) | 0x89, T1, rm);
+    emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8d, H_R13, rm_mem(H_R13, -(int32_t)size));
+}
+
+static bool emit_jmp_call(struct tr *t)
+{
+    const struct x86_decode *d = tr_decode(t);
+    const struct x86_insn *i = tr_insn(t);
+    bool is_call = d->z.mnemonic == ZYDIS_MNEMONIC_CALL;
+    struct emit *e = &t->e;
+    int32_t target;
+
+    if (d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR ||
+        d->z.operand_width != (t->is_64 ? 64 : 32))
+        return false;
+    if (d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        if (!target_of(t, &target))
+            return false;
+        if (is_call)
+            push_return(t);
+        emit_edge(t, target, t->k + 1, target <= (int32_t)i->offset);
+        return true;
+    }
+    flags_clobber(t);
+    if (d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        struct rm rm;
+        if (!mem_possible(t))
+            return false;
+        rm = mem_operand(t, t->is_64 ? 8 : 4, false);
+        emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8b, T1, rm);
+    } else {
+        emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8b, T1,
+                guest_rm(x86_reg_offset(d->op[0].reg.value) / 8));
+    }
+    emit_lookup(t);
+    if (is_call) {
+        emit_store(e, JIT_RM(saved_t1), T1);
+        push_return(t);
+        emit_load(e, T1, JIT_RM(saved_t1));
+        emit_rm(e, 0x8b, T0, rm_reg(T1));
+        emit_alu_imm(e, 0, 4, rm_reg(T0), (JIT_JUMPS - 1) << 1);
+    }
+    emit_go(t);
+    return true;
+}
+
+bool emit_branch(struct tr *t)
+{
+    const struct x86_decode *d = tr_decode(t);
+
+    if (d->z.meta.category == ZYDIS_CATEGORY_COND_BR) {
+        bool near = (d->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d->z.opcode >= 0x70 &&
+                     d->z.opcode <= 0x7f) ||
+                    (d->z.opcode_map == ZYDIS_OPCODE_MAP_0F && d->z.opcode >= 0x80 &&
+                     d->z.opcode <= 0x8f);
+        return near && emit_jcc_insn(t);
+    }
+    if (!t->is_64 && !t->is_flat)
+        return false;
+    switch (d->z.mnemonic) {
+    case ZYDIS_MNEMONIC_RET:
+        return emit_ret(t);
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+        return emit_jmp_call(t);
+    default:
+        return false;
+    }
+}

@@ -1,0 +1,205 @@
+/*
+ * The JIT's own structures: where the guest's registers are in host code, what
+ * host code finds at fixed offsets from the stack pointer, units, links.
+ *
+ * While host code runs, RSP points at struct x86_vcpu, with struct jit right
+ * behind it and a small stack below it for calls and signals; so the state is
+ * reached without a register of its own, and guest registers that have no host
+ * register are ordinary [rsp + n] operands. C runs on the thread's own stack.
+ *
+ *   guest RAX -> r14   RCX RDX RBX -> themselves   RSP -> r13
+ *   RBP RSI RDI R8..R12 -> themselves              R13 R14 R15 -> [rsp + 8 n]
+ *   host RAX, R15: scratch (T0, T1), dead between guest instructions
+ *
+ * reg[X86_RIP] holds the RIP of the first byte of the unit's page ("page RIP"),
+ * and all offsets in a unit's instructions count from there: so code is the
+ * same wherever its page is mapped.
+ *
+ * Status flags are in the host's EFLAGS, in x86_cpu.cc, or in both; which of
+ * them, the translator knows at each instruction. Between units: in cc, unless
+ * a link says otherwise (struct jit_link).
+ *
+ * Threading: everything here belongs to one processor's thread.
+ */
+#ifndef ENGINE_JIT_H
+#define ENGINE_JIT_H
+
+#include "base/host.h"
+#include "cpu/x86/mmu_internal.h"
+#include "cpu/x86/vcpu.h"
+#include "engine/interp/cache.h"
+
+#define JIT_STACK_BYTES (64 * KiB)
+#define JIT_L0_SLOTS 32 /* a class */
+#define JIT_JUMPS 8192  /* entries of a jump cache: a power of two */
+
+/* A translation that was used before, by base register and place: a subset of
+ * the TLB, found without computing an index. Tags are page NUMBERS. */
+struct jit_l0 {
+    uint64_t read, write; /* JIT_L0_NONE and anything above 2^52 match nothing */
+    uint64_t addend;      /* host address - linear address */
+    uint64_t unused;
+};
+#define JIT_L0_NONE (~0ull)
+
+/* Where an indirect jump to rip leads. */
+struct jit_jump {
+    uint64_t rip;  /* odd bits and all; JIT_NO_RIP: empty */
+    uint64_t host; /* entry of a unit: executable address */
+};
+#define JIT_NO_RIP 0x8000000000000001ull /* not canonical */
+
+/* What else decides the meaning of bytes, beyond enum x86_mode. */
+enum jit_key {
+    KEY_MODE = 0xff,
+    KEY_GATE_SHIFT = 8,   /* gate_blocked */
+    KEY_CLASS_SHIFT = 16, /* enum tlb_class */
+    KEY_FLAT = 1 << 18,   /* ES, CS, SS, DS: base 0, 4 GiB, 32-bit stack */
+    KEY_COUNT = 1 << 19,  /* deterministic: instructions are counted */
+};
+
+struct jit_unit;
+
+enum jit_link_kind {
+    LINK_FLAGS_HOST = 1 << 0, /* the jump comes with the flags in EFLAGS */
+    LINK_CROSS = 1 << 1,      /* leaves the page: guarded by a generation */
+};
+
+/* A direct jump from one unit to another. */
+struct jit_link {
+    struct jit_unit *from;
+    struct jit_unit *to;   /* NULL: goes to its stub */
+    struct jit_link *next; /* of those that go to `to` */
+    uint32_t jump;         /* code offset of the rel32 */
+    uint32_t stub;         /* code offset */
+    uint32_t guard;        /* LINK_CROSS: code offset of the generation's cell.. */
+    uint32_t guard_disp;   /* ..and of the displacement that says which generation */
+    int32_t target;        /* offset from the page's start */
+    uint16_t retired;      /* instructions before it in the unit: KEY_COUNT */
+    uint8_t kind;
+    bool is_call; /* has pushed its return address */
+};
+
+struct jit_unit {
+    const uint8_t *host; /* of the first guest byte; NULL: dead */
+    uint32_t key;
+    uint16_t count, bytes; /* guest instructions and bytes, contiguous */
+    uint32_t entry;        /* code offset: flags are in cc */
+    uint32_t entry_flags;  /* code offset: flags are in EFLAGS */
+    uint32_t code_bytes;
+    uint32_t link_count;
+    struct jit_link *links;    /* out of it */
+    struct jit_link *incoming; /* into it */
+    struct jit_unit *hash_next;
+    struct jit_unit *page_next; /* in the list of its page */
+    struct x86_block *block;    /* the interpreter's block at its start */
+    struct x86_insn insn[];     /* count and one; offsets count from the page */
+};
+
+struct jit_page {
+    const uint8_t *host;
+    struct jit_unit *units;
+    struct jit_page *next;
+};
+
+#define JIT_UNIT_HASH 32768
+#define JIT_PAGE_HASH 8192
+
+struct jit_stats {
+    uint64_t units, guest_insns, guest_bytes, host_bytes, translate_ns;
+    uint64_t links, unlinks, killed, flushes;
+    uint64_t slow_calls, dispatches, dispatch_hits, l0_drops, entered;
+    uint64_t accesses, lookups; /* as emitted */
+};
+
+/* C that host code calls; each returns where host code goes on, or 0. */
+typedef uint64_t jit_c_function(struct x86_vcpu *c, uint64_t argument);
+
+struct jit {
+    /* ---- read and written by host code ---- */
+    uint64_t host_rsp; /* of the thread, while host code runs */
+    uint64_t saved_t1;
+    uint32_t generation[2]; /* of global and of other pages' fetch translations */
+    uint8_t l0_used[4];     /* by class: something is in l0[] */
+    jit_c_function *slow, *link;
+    uint8_t (*refill)(struct x86_vcpu *c, uint64_t lin, uint64_t is_write);
+    void *leave; /* address of jit_leave */
+    void *miss;  /* jit_miss, jit_call_slow, jit_call_link */
+    void *call_slow, *call_link;
+    struct jit_l0 l0[TLB_CLASSES][JIT_L0_SLOTS];
+    struct jit_jump jumps[TLB_CLASSES][JIT_JUMPS];
+
+    /* ---- C only ---- */
+    bool leaving;           /* after the current instruction */
+    struct x86_insn pair[2];
+    struct x86_block slow_block; /* c->block meanwhile */
+    uint32_t jumps_key[TLB_CLASSES];
+    bool jumps_used[TLB_CLASSES];
+    bool jumps_local[TLB_CLASSES]; /* to pages that are not global */
+    uint32_t slot_generation[TLB_PCID_SLOTS];
+    uint32_t next_generation;
+    struct exec_memory code;
+    size_t code_used;
+    uint8_t *arena; /* units, links, pages */
+    size_t arena_used, arena_bytes;
+    struct jit_unit *hash[JIT_UNIT_HASH];
+    struct jit_page *pages[JIT_PAGE_HASH];
+    unsigned threshold;
+    bool is_counting;
+    uint8_t host_kills; /* enum jit_host_kills: flags.c */
+    struct jit_translation *translation; /* scratch of the translator */
+    struct jit_stats stats;
+};
+
+#define JIT_AREA align_up(sizeof(struct x86_vcpu), 64)
+
+static inline struct jit *jit_of(const struct x86_vcpu *c)
+{
+    return (struct jit *)((char *)(uintptr_t)c + JIT_AREA);
+}
+
+static inline const uint8_t *jit_exec(const struct jit *j, uint32_t offset)
+{
+    return j->code.exec + offset;
+}
+
+/* ---- units.c: finding, linking, forgetting ---- */
+
+uint32_t jit_key(const struct x86_vcpu *c);
+/* False: alignment checks, breakpoints or odd segments need the interpreter. */
+bool jit_allowed(const struct x86_vcpu *c);
+struct jit_unit *jit_find(struct jit *j, const uint8_t *host, uint32_t key);
+void jit_insert(struct jit *j, struct jit_unit *u);
+void *jit_arena_alloc(struct jit *j, size_t bytes);
+void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, bool is_global);
+void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes);
+void jit_flush(struct x86_vcpu *c);
+/* Lines of a page that units were made from: enum as ram_block.code_lines. */
+uint64_t jit_page_lines(struct x86_vcpu *c, const uint8_t *page);
+void jit_jumps_clear(struct jit *j, unsigned class);
+void jit_l0_clear(struct jit *j);
+
+/* ---- translate.c ---- */
+
+/* NULL: not worth it, or not now. Never faults. */
+struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_entry *page,
+                               uint32_t key);
+size_t jit_translation_bytes(void);
+
+/* ---- entry.c: the fixed host code ---- */
+
+/* Runs from a unit's entry until something calls for C. State is in memory
+ * before and after. */
+void jit_enter(struct x86_vcpu *c, const void *entry);
+void jit_leave(void);
+void jit_miss(void);
+void jit_call_slow(void);
+void jit_call_link(void);
+
+/* ---- jit.c ---- */
+
+/* From the interpreter's loop: runs or translates what starts at block b.
+ * False: nothing was run. */
+bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin);
+
+#endif

@@ -1,0 +1,225 @@
+/*
+ * Guest memory in translated code: the one seam.
+ *
+ * An access compares the page of its LAST byte with the tag of an L0 entry
+ * that belongs to its base register and place, which costs no index and puts
+ * nothing on the way of the address; the entry's addend makes the linear
+ * address the host's. An access across pages never matches. What does not
+ * match goes to jit_miss (entry.c), which looks into the TLB, and from there
+ * to the instruction's handler.
+ */
+#include "engine/jit/translate.h"
+
+#define L0_RM(class, slot, field)                                                                  \
+    rm_mem(H_RSP, (int32_t)(JIT_AREA + offsetof(struct jit, l0) +                                  \
+                            ((class) * JIT_L0_SLOTS + (slot)) * sizeof(struct jit_l0) +            \
+                            offsetof(struct jit_l0, field)))
+
+static unsigned class_of(const struct tr *t)
+{
+    return t->key >> KEY_CLASS_SHIFT & 3;
+}
+
+struct jit_stub *new_stub(struct tr *t, unsigned kind, uint32_t jump)
+{
+    struct jit_stub *s;
+
+    if (t->stubs == UNIT_MAX_STUBS) {
+        t->failed = true;
+        t->stubs--;
+    }
+    s = &t->t->stub[t->stubs++];
+    *s = (struct jit_stub){.kind = kind, .jump = jump, .k = (uint8_t)t->k};
+    return s;
+}
+
+void slow_if(struct tr *t, unsigned condition)
+{
+    new_stub(t, STUB_SLOW, emit_jcc(&t->e, condition));
+}
+
+/* Slots go by base register and place in the code; within a unit different
+ * bases have different ones, as long as there are any. Slot 0 is the stack's. */
+static unsigned slot_for(struct tr *t, unsigned id)
+{
+    uint64_t h = ((uint64_t)t->u->host >> 8) * 0x9e3779b97f4a7c15ull + id * 0x85ebca6bull;
+    unsigned slot, first;
+
+    if (id == X86_RSP + 1)
+        return 0;
+    first = slot = 1 + (unsigned)(h >> 40) % (JIT_L0_SLOTS - 1);
+    while (t->t->slot_key[slot] && t->t->slot_key[slot] != id) {
+        slot = slot % (JIT_L0_SLOTS - 1) + 1;
+        if (slot == first)
+            break;
+    }
+    t->t->slot_key[slot] = (uint16_t)id;
+    return slot;
+}
+
+/* [base + disp], base a host register: linear. */
+static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size, bool is_write,
+                       unsigned slot)
+{
+    struct emit *e = &t->e;
+    unsigned class = class_of(t);
+    struct jit_stub *s;
+    uint32_t retry = e->at;
+
+    emit_lea(e, T0, rm_mem(base, disp + (int32_t)size - 1));
+    emit_rm_imm(e, OP_W | 0xc1, 5, rm_reg(T0), 1); /* shr T0, 12 */
+    emit8(e, 12);
+    emit_rm(e, OP_W | 0x3b, T0,
+            is_write ? L0_RM(class, slot, write) : L0_RM(class, slot, read)); /* cmp */
+    s = new_stub(t, STUB_MISS, emit_jcc(e, 5));
+    s->base = (uint8_t)base;
+    s->disp = disp;
+    s->size = (uint8_t)size;
+    s->is_write = is_write;
+    s->slot = (uint8_t)slot;
+    s->retry = retry;
+    emit_load(e, T0, L0_RM(class, slot, addend));
+    t->j->stats.accesses++;
+    t->j->stats.lookups++;
+    return rm_mem_index(base, T0, 0, disp);
+}
+
+static bool has_plain_segment(const struct tr *t, unsigned seg)
+{
+    return (t->is_64 || t->is_flat) && seg != X86_FS && seg != X86_GS;
+}
+
+bool mem_possible(const struct tr *t)
+{
+    const struct x86_insn *i = tr_insn(t);
+
+    return i->disp >= INT32_MIN + 64 && i->disp <= INT32_MAX - 128;
+}
+
+void emit_ea(struct tr *t, unsigned to)
+{
+    const struct x86_insn *i = tr_insn(t);
+    struct emit *e = &t->e;
+    int32_t disp = (int32_t)i->disp;
+    unsigned base = i->base == X86_ZERO ? H_NONE : host_of(i->base);
+    unsigned index = i->index == X86_ZERO ? H_NONE : host_of(i->index);
+    unsigned lea = (i->ea_shift == 0 ? OP_W : 0) | 0x8d;
+
+    if (i->index != X86_ZERO && index == H_NONE) {
+        /* T0 serves the index, `to` the base. */
+        emit_load(e, T0, guest_rm(i->index));
+        index = T0;
+    }
+    if (i->base != X86_ZERO && base == H_NONE) {
+        unsigned r = index == T0 ? T1 : to;
+        emit_load(e, r, guest_rm(i->base));
+        base = r;
+    }
+    if (base == H_NONE && index == H_NONE) {
+        emit_rm_imm(e, (i->ea_shift == 0 ? OP_W : 0) | 0xc7, 0, rm_reg(to), 4);
+        emit32(e, (uint32_t)disp);
+    } else if (base == H_NONE) {
+        /* No base: SIB with base 5, mod 0, disp32. */
+        unsigned rex = (i->ea_shift == 0 ? 8u : 0) | (to >> 3) << 2 | (index >> 3) << 1;
+        if (rex)
+            emit8(e, 0x40 | rex);
+        emit8(e, 0x8d);
+        emit8(e, (to & 7) << 3 | 4);
+        emit8(e, (unsigned)i->scale << 6 | (index & 7) << 3 | 5);
+        emit32(e, (uint32_t)disp);
+    } else {
+        struct rm rm = index == H_NONE ? rm_mem(base, disp)
+                                       : rm_mem_index(base, index, i->scale, disp);
+        emit_rm(e, lea, to, rm);
+    }
+    if (i->ea_shift == 48)
+        emit_rm(e, OP_0F | 0xb7, to, rm_reg(to)); /* movzx to, to16 */
+}
+
+struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
+{
+    const struct x86_insn *i = tr_insn(t);
+    struct emit *e = &t->e;
+    int32_t disp = (int32_t)i->disp;
+    bool is_plain = has_plain_segment(t, i->seg);
+    unsigned base = T1, id = i->base + 1u;
+
+    flags_clobber(t);
+    if (i->base == X86_RIP)
+        id = (unsigned)(0x100 + ((uint32_t)disp >> 12 & 0xfff));
+    if (!is_plain)
+        id = 0x40u + i->seg;
+    if (i->ea_shift == 0 && i->index == X86_ZERO && is_plain && i->base != X86_ZERO) {
+        base = host_of(i->base);
+        if (base == H_NONE) {
+            base = T1;
+            emit_load(e, T1, guest_rm(i->base));
+        }
+    } else if (t->is_64 && i->ea_shift == 0 && i->index == X86_ZERO && i->base == X86_ZERO) {
+        if (is_plain)
+            emit_ea(t, T1);
+        else
+            emit_load(e, T1, rm_mem(H_RSP, (int32_t)(offsetof(struct x86_vcpu, seg_base) +
+                                                     8u * i->seg)));
+        if (is_plain)
+            disp = 0;
+    } else {
+        emit_ea(t, T1);
+        disp = 0;
+        if (!is_plain && !t->is_64) {
+            size_t last = is_write ? offsetof(struct x86_vcpu, seg_write_last)
+                                   : offsetof(struct x86_vcpu, seg_read_last);
+            emit_lea(e, T0, rm_mem(T1, (int32_t)size - 1));
+            emit_rm(e, OP_W | 0x3b, T0, rm_mem(H_RSP, (int32_t)(last + 8u * i->seg)));
+            slow_if(t, 15); /* jg */
+        }
+        if (!is_plain)
+            emit_rm(e, OP_W | 0x03, T1,
+                    rm_mem(H_RSP, (int32_t)(offsetof(struct x86_vcpu, seg_base) + 8u * i->seg)));
+    }
+    return check(t, base, disp, size, is_write, slot_for(t, id));
+}
+
+struct rm mem_stack(struct tr *t, int32_t disp, unsigned size, bool is_write)
+{
+    unsigned base = H_R13;
+
+    flags_clobber(t);
+    if (!t->is_64) {
+        emit_rm(&t->e, 0x8d, T1, rm_mem(H_R13, disp)); /* lea, 32 bits */
+        base = T1;
+        disp = 0;
+    }
+    return check(t, base, disp, size, is_write, 0);
+}
+
+struct rm mem_frame(struct tr *t, unsigned size)
+{
+    unsigned base = H_RBP;
+
+    flags_clobber(t);
+    if (!t->is_64) {
+        emit_rm(&t->e, 0x8b, T1, rm_reg(H_RBP));
+        base = T1;
+    }
+    return check(t, base, 0, size, false, 0);
+}
+
+unsigned mem_spare(struct tr *t, struct rm *rm)
+{
+    if (!rm->is_mem || (rm->base != T1 && rm->base != T0 && rm->index != T1))
+        return T1;
+    if (rm->base == T0)
+        return T1;
+    if (rm->index == H_NONE)
+        return T0;
+    emit_lea(&t->e, T0, *rm);
+    *rm = rm_mem(T0, 0);
+    return T1;
+}
+
+void mem_to_t1(struct tr *t, struct rm *rm)
+{
+    emit_lea(&t->e, T1, *rm);
+    *rm = rm_mem(T1, 0);
+}

@@ -1,0 +1,305 @@
+/*
+ * From guest bytes to a unit of host code.
+ *
+ * A unit is a run of instructions without a gap: it goes on behind conditional
+ * jumps that are not taken, and ends with any other transfer of control, at
+ * the page's end, or when it is long enough. One entry, many exits.
+ *
+ * What is not emitted is called: the instruction's handler, with everything in
+ * its place in memory. So any instruction may be in a unit.
+ */
+#include "engine/jit/translate.h"
+
+#include <string.h>
+
+/* Host code of one unit at most; what does not fit is cut short. */
+#define UNIT_MAX_CODE (48 * KiB)
+
+size_t jit_translation_bytes(void)
+{
+    return sizeof(struct jit_translation);
+}
+
+static bool is_jcc(const ZydisDecodedInstruction *z)
+{
+    return z->meta.category == ZYDIS_CATEGORY_COND_BR &&
+           ((z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (z->opcode & 0xf0) == 0x70) ||
+            (z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->opcode & 0xf0) == 0x80));
+}
+
+/* Decodes into the translation's scratch; the unit's instructions are at `at`. */
+static unsigned decode(struct tr *t, struct x86_insn *at, unsigned offset, size_t available)
+{
+    struct jit_translation *s = t->t;
+    unsigned n = 0, done = 0;
+
+    while (n < UNIT_MAX_INSNS) {
+        struct x86_insn *i = &at[n];
+        *i = (struct x86_insn){.offset = (uint16_t)(offset + done), .number = (uint16_t)n};
+        if (x86_decode_whole(t->c, t->key & KEY_MODE, s->copy + done, available - done, i,
+                             &s->d[n]) != DECODE_OK)
+            break;
+        n++;
+        done += i->length;
+        if ((i->flags & INSN_LAST) && !is_jcc(&s->d[n - 1].z))
+            break;
+    }
+    return n;
+}
+
+/* May what follows see the flags as they are before it? A fault may. */
+static bool may_leave(const struct tr *t, unsigned k)
+{
+    const struct x86_decode *d = &t->t->d[k];
+
+    if ((t->u->insn[k].flags & INSN_LAST) || d->z.mnemonic == ZYDIS_MNEMONIC_PAUSE)
+        return true;
+    if (d->z.mnemonic == ZYDIS_MNEMONIC_LEA || d->z.mnemonic == ZYDIS_MNEMONIC_NOP)
+        return false;
+    for (unsigned n = 0; n < d->z.operand_count; n++) {
+        if (d->op[n].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            return true;
+    }
+    return false;
+}
+
+static void analyse_flags(struct tr *t, const bool *is_slow)
+{
+    struct jit_translation *s = t->t;
+    unsigned n = t->u->count;
+
+    s->live[n] = true;
+    while (n--) {
+        s->use[n] = flags_use(t, &s->d[n]);
+        if (is_slow[n] || may_leave(t, n) || (s->use[n] & FLAGS_READ))
+            s->live[n] = true;
+        else if (s->use[n] & FLAGS_KILL)
+            s->live[n] = false;
+        else
+            s->live[n] = s->live[n + 1];
+    }
+}
+
+static void emit_call(struct emit *e, struct rm target, uint32_t argument)
+{
+    emit_rm(e, 0xff, 2, target);
+    emit32(e, argument);
+}
+
+static uint32_t reference(const struct tr *t, const void *p)
+{
+    return (uint32_t)(((const uint8_t *)p - t->j->arena) / 8);
+}
+
+static void emit_slow(struct tr *t, unsigned k)
+{
+    emit_call(&t->e, JIT_RM(call_slow), reference(t, &t->u->insn[k]));
+}
+
+static void emit_slow_stub(struct tr *t, unsigned k)
+{
+    struct emit *e = &t->e;
+    uint32_t back;
+
+    emit_slow(t, k);
+    if ((t->u->insn[k].flags & INSN_LAST) && !is_jcc(&t->t->d[k].z))
+        return; /* it never comes back */
+    if (t->t->flags_after[k] & FLAGS_IN_HOST)
+        emit_flags_load(e);
+    back = emit_jmp(e);
+    emit_patch(e, back, t->t->after[k]);
+}
+
+static void emit_miss_stub(struct tr *t, const struct jit_stub *s)
+{
+    unsigned class = t->key >> KEY_CLASS_SHIFT & 3;
+    struct emit *e = &t->e;
+    uint32_t back;
+
+    emit_lea(e, T0, rm_mem(s->base, s->disp));
+    emit_call(e, JIT_RM(miss),
+              (uint32_t)((class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
+                  (s->size - 1u) << 16 | (uint32_t)s->is_write << 24);
+    back = emit_jmp(e);
+    emit_patch(e, back, s->retry);
+    emit_slow_stub(t, s->k);
+}
+
+static void emit_link_stub(struct tr *t, const struct jit_stub *s)
+{
+    struct jit_link *l = s->link;
+    struct emit *e = &t->e;
+
+    if (s->is_write) { /* the cell of its guard: no generation is 0 */
+        uint32_t at = l->guard, cell;
+        while (e->at & 3)
+            emit8(e, 0x90);
+        cell = e->at;
+        emit32(e, 0);
+        emit_patch(e, at, cell);
+        emit_patch(e, s->jump, e->at);
+        l->guard = cell;
+        emit_patch(e, l->jump, e->at);
+    }
+    l->stub = e->at;
+    if (s->saves)
+        emit_flags_save(e);
+    emit_call(e, JIT_RM(call_link), reference(t, l));
+}
+
+void emit_stubs(struct tr *t)
+{
+    for (unsigned n = 0; n < t->stubs; n++) {
+        const struct jit_stub *s = &t->t->stub[n];
+        if (!(s->kind == STUB_LINK && s->is_write))
+            emit_patch(&t->e, s->jump, t->e.at);
+        switch (s->kind) {
+        case STUB_SLOW:
+            emit_slow_stub(t, s->k);
+            break;
+        case STUB_MISS:
+            emit_miss_stub(t, s);
+            break;
+        default:
+            emit_link_stub(t, s);
+            break;
+        }
+    }
+}
+
+/* The unit's own link: where a dead unit's entry leads. */
+static void emit_self(struct tr *t)
+{
+    struct jit_link *l = &t->u->links[0];
+
+    *l = (struct jit_link){.from = t->u, .target = t->u->insn[0].offset};
+    t->links = 1;
+    l->stub = t->e.at;
+    emit_call(&t->e, JIT_RM(call_link), reference(t, l));
+}
+
+static void emit_entry(struct tr *t)
+{
+    struct emit *e = &t->e;
+    uint32_t enough;
+
+    /* Where instructions are counted the unit may be left at once. */
+    bool needs = t->t->live[0] || t->is_counting;
+
+    t->u->entry_flags = e->at;
+    if (needs)
+        emit_flags_save(e);
+    t->u->entry = e->at;
+    t->flags = needs ? FLAGS_IN_CC : 0;
+    if (!t->is_counting)
+        return;
+    emit_load(e, T0, CPU_RM(s.icount));
+    emit_lea(e, T0, rm_mem(T0, t->u->count));
+    emit_rm(e, OP_W | 0x3b, T0, CPU_RM(budget_end));
+    enough = emit_jcc(e, 7); /* ja */
+    emit_patch(e, enough, t->u->links[0].stub);
+}
+
+/* Emits the unit. False: again, with more known in is_slow[]. */
+static bool emit_unit(struct tr *t, uint32_t start, bool *is_slow)
+{
+    struct emit *e = &t->e;
+    bool ended = false;
+
+    e->at = start;
+    t->stubs = 0;
+    memset(t->t->slot_key, 0, sizeof t->t->slot_key);
+    analyse_flags(t, is_slow);
+    emit_self(t);
+    emit_entry(t);
+    for (t->k = 0; t->k < t->u->count && !ended; t->k++) {
+        unsigned k = t->k, stubs = t->stubs, links = t->links;
+        bool is_last = t->u->insn[k].flags & INSN_LAST, done;
+        uint8_t flags = t->flags;
+        uint32_t at = e->at;
+
+        if (is_last)
+            done = emit_branch(t);
+        else
+            done = emit_stack(t) || emit_general(t) || emit_vector(t);
+        if (!done) {
+            e->at = at;
+            t->stubs = stubs;
+            t->links = links;
+            t->flags = flags;
+            if (!t->t->live[k]) {
+                is_slow[k] = true;
+                return false;
+            }
+            flags_to_cc(t);
+            emit_slow(t, k);
+            t->flags = FLAGS_IN_CC;
+            if (is_last && is_jcc(&t->t->d[k].z)) {
+                t->u->count = (uint16_t)(k + 1);
+                ended = true;
+            }
+        }
+        ended |= is_last && !is_jcc(&t->t->d[k].z);
+        t->t->after[k] = e->at;
+        t->t->flags_after[k] = t->flags;
+    }
+    if (!ended)
+        emit_fallthrough(t);
+    emit_stubs(t);
+    return true;
+}
+
+struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_entry *page,
+                               uint32_t key)
+{
+    struct jit *j = jit_of(c);
+    unsigned offset = (unsigned)(lin & ~PAGE_MASK), count, jumps = 0;
+    size_t available = MIN(PAGE_SIZE - offset, sizeof j->translation->copy);
+    const uint8_t *host = page->host + offset;
+    struct ram_block *ram = page->block;
+    uint64_t ram_offset = page->offset + offset;
+    bool is_slow[UNIT_MAX_INSNS] = {false};
+    uint64_t began = host_tsc();
+    size_t arena_used = j->arena_used, bytes = 0;
+    struct tr t = {.c = c, .j = j, .t = j->translation, .key = key};
+    struct jit_unit *u;
+
+    t.is_64 = (key & MODE_SIZE) == MODE_64;
+    t.is_flat = key & KEY_FLAT;
+    t.is_counting = key & KEY_COUNT;
+    memcpy(t.t->copy, host, available);
+    u = jit_arena_alloc(j, sizeof *u + (UNIT_MAX_INSNS + 1) * sizeof(struct x86_insn));
+    count = decode(&t, u->insn, offset, available);
+    j->arena_used = arena_used;
+    if (!count)
+        return NULL;
+    for (unsigned n = 0; n < count; n++) {
+        bytes += u->insn[n].length;
+        jumps += is_jcc(&t.t->d[n].z);
+    }
+    if (!cache_mark_lines(c, ram, ram_offset, bytes) || memcmp(t.t->copy, host, bytes) != 0)
+        return NULL;
+    u = jit_arena_alloc(j, sizeof *u + (count + 1) * sizeof(struct x86_insn));
+    *u = (struct jit_unit){.host = host, .key = key, .count = (uint16_t)count};
+    u->links = jit_arena_alloc(j, (jumps + 2) * sizeof(struct jit_link));
+    t.u = u;
+    t.e = (struct emit){.base = j->code.write, .limit = (uint32_t)(j->code_used + UNIT_MAX_CODE)};
+    while (!emit_unit(&t, (uint32_t)j->code_used, is_slow))
+        ;
+    if (t.e.full || t.failed) {
+        j->arena_used = arena_used;
+        return NULL;
+    }
+    u->code_bytes = t.e.at - (uint32_t)j->code_used;
+    u->link_count = t.links;
+    for (unsigned n = 0; n < u->count; n++)
+        u->bytes = (uint16_t)(u->bytes + u->insn[n].length);
+    j->code_used = align_up(t.e.at, 16);
+    j->stats.units++;
+    j->stats.guest_insns += u->count;
+    j->stats.guest_bytes += u->bytes;
+    j->stats.host_bytes += u->code_bytes;
+    jit_insert(j, u);
+    j->stats.translate_ns += host_tsc() - began;
+    return u;
+}

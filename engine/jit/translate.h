@@ -1,0 +1,145 @@
+/*
+ * Between the translator's files: the unit in the making.
+ */
+#ifndef ENGINE_JIT_TRANSLATE_H
+#define ENGINE_JIT_TRANSLATE_H
+
+#include "cpu/x86/decode.h"
+#include "engine/jit/emit.h"
+#include "engine/jit/jit.h"
+
+#define T0 H_RAX
+#define T1 H_R15
+#define UNIT_MAX_INSNS 64
+
+/* What an instruction does with the status flags. */
+enum flags_use {
+    FLAGS_NONE,
+    FLAGS_KILL, /* writes all six, whatever they were */
+    FLAGS_PASS, /* writes some, or leaves undefined ones to what they were */
+    FLAGS_READ = 4,
+};
+
+/* Where the current flags are: a set. Empty: nowhere, nobody will ask. */
+enum flags_at { FLAGS_IN_CC = 1, FLAGS_IN_HOST = 2 };
+
+/* Code out of line, emitted behind the unit. */
+struct jit_stub {
+    enum { STUB_SLOW, STUB_MISS, STUB_LINK, STUB_EDGE } kind;
+    uint32_t jump; /* rel32 that comes here; more than one: chained by other stubs */
+    uint8_t k;     /* instruction */
+    uint8_t saves; /* STUB_LINK, STUB_EDGE: flags go to cc first */
+    uint8_t size, is_write, slot;
+    uint8_t base;     /* STUB_MISS: linear address = base + disp */
+    int32_t disp;
+    uint32_t retry;
+    struct jit_link *link;
+};
+#define UNIT_MAX_STUBS (UNIT_MAX_INSNS * 5)
+
+struct jit_translation {
+    struct x86_decode d[UNIT_MAX_INSNS];
+    struct jit_stub stub[UNIT_MAX_STUBS];
+    uint8_t use[UNIT_MAX_INSNS];         /* enum flags_use */
+    bool live[UNIT_MAX_INSNS + 1];       /* flags before it may be looked at */
+    uint32_t after[UNIT_MAX_INSNS];      /* code offset behind it */
+    uint8_t flags_after[UNIT_MAX_INSNS]; /* enum flags_at */
+    uint16_t slot_key[JIT_L0_SLOTS];
+    uint8_t copy[UNIT_MAX_INSNS * 15];
+};
+
+struct tr {
+    struct x86_vcpu *c;
+    struct jit *j;
+    struct jit_translation *t;
+    struct jit_unit *u;
+    struct emit e;
+    uint32_t key;
+    unsigned k;        /* the instruction in hand */
+    uint8_t flags;     /* enum flags_at */
+    unsigned stubs;
+    unsigned links;
+    bool is_64, is_flat, is_counting;
+    bool failed; /* too many stubs */
+};
+
+static inline const struct x86_insn *tr_insn(const struct tr *t)
+{
+    return &t->u->insn[t->k];
+}
+
+static inline const struct x86_decode *tr_decode(const struct tr *t)
+{
+    return &t->t->d[t->k];
+}
+
+/* ---- state operands ---- */
+
+#define CPU_RM(field) rm_mem(H_RSP, (int32_t)offsetof(struct x86_vcpu, field))
+#define JIT_RM(field) rm_mem(H_RSP, (int32_t)(JIT_AREA + offsetof(struct jit, field)))
+#define RM_PAGE_RIP rm_mem(H_RSP, 8 * X86_RIP)
+
+/* The host register of a guest register, or H_NONE. */
+static inline unsigned host_of(unsigned guest)
+{
+    static const uint8_t map[18] = {H_R14, H_RCX, H_RDX, H_RBX, H_R13, H_RBP, H_RSI, H_RDI, 8,
+                                    9,     10,    11,    12,    H_NONE, H_NONE, H_NONE, H_NONE,
+                                    H_NONE};
+    return map[guest];
+}
+
+static inline struct rm guest_rm(unsigned guest)
+{
+    unsigned h = host_of(guest);
+
+    return h != H_NONE ? rm_reg(h) : rm_mem(H_RSP, (int32_t)(8 * guest));
+}
+
+/* ---- flags.c ---- */
+
+uint8_t flags_use(const struct tr *t, const struct x86_decode *d);
+/* What the host's undefined flags depend on: for struct jit.host_kills. */
+uint8_t flags_probe_host(void);
+/* The host's flags are about to be destroyed. */
+void flags_clobber(struct tr *t);
+/* cc is true afterwards; the host's flags stay as they are. */
+void flags_to_cc(struct tr *t);
+/* The host's flags are the guest's afterwards. */
+void flags_to_host(struct tr *t);
+void emit_flags_save(struct emit *e);
+void emit_flags_load(struct emit *e);
+
+/* ---- memory.c: the one seam ---- */
+
+/* The memory operand of the instruction in hand as a host operand: checked,
+ * and good until T0 or T1 is written. size: 1..64 bytes. Uses T0, and T1
+ * where the operand says so. Flags must have been taken care of: it calls
+ * flags_clobber. is_write: written, or read and written. */
+struct rm mem_operand(struct tr *t, unsigned size, bool is_write);
+/* The same for [guest RSP + disp]. */
+struct rm mem_stack(struct tr *t, int32_t disp, unsigned size, bool is_write);
+/* [guest RBP], to be read. */
+struct rm mem_frame(struct tr *t, unsigned size);
+/* Can mem_operand do it? */
+bool mem_possible(const struct tr *t);
+/* A scratch register that rm does not use; rm may change. */
+unsigned mem_spare(struct tr *t, struct rm *rm);
+/* rm becomes [T1]: T0 is free. */
+void mem_to_t1(struct tr *t, struct rm *rm);
+/* A jump on `condition` to the slow way of the instruction in hand. */
+void slow_if(struct tr *t, unsigned condition);
+struct jit_stub *new_stub(struct tr *t, unsigned kind, uint32_t jump);
+/* Effective address into register `to` (not T0 unless nothing else is in it). */
+void emit_ea(struct tr *t, unsigned to);
+
+/* ---- general.c, stack.c, branch.c, vector.c: false: not here ---- */
+
+bool emit_general(struct tr *t);
+bool emit_stack(struct tr *t);
+bool emit_vector(struct tr *t);
+bool emit_branch(struct tr *t);
+/* The way on behind the last instruction. */
+void emit_fallthrough(struct tr *t);
+void emit_stubs(struct tr *t);
+
+#endif

@@ -1,0 +1,296 @@
+/*
+ * Units: the table, links between them, and forgetting.
+ *
+ * Units die when their bytes change: links into them go back to their stubs,
+ * and their entry leads to the stub that asks again, for the jump caches'
+ * sake. Memory comes back when everything is forgotten at once.
+ */
+#include <string.h>
+
+#include "engine/interp/cache.h"
+#include "engine/jit/emit.h"
+#include "engine/jit/jit.h"
+
+#define LINE_BYTES 64
+
+/* ---- keys ---- */
+
+static bool is_flat(const struct x86_vcpu *c)
+{
+    static const uint8_t segments[] = {X86_ES, X86_CS, X86_SS, X86_DS};
+
+    if ((c->mode & (MODE_SIZE | MODE_REAL)) != MODE_32 || c->sp_mask != 0xffffffff ||
+        c->code_span != 0xffffffff)
+        return false;
+    for (unsigned n = 0; n < ARRAY_SIZE(segments); n++) {
+        unsigned s = segments[n];
+        if (c->seg_base[s] || c->seg_read_last[s] != 0xffffffff ||
+            (s != X86_CS && c->seg_write_last[s] != 0xffffffff))
+            return false;
+    }
+    return true;
+}
+
+uint32_t jit_key(const struct x86_vcpu *c)
+{
+    uint32_t key = c->mode | (uint32_t)c->gate_blocked << KEY_GATE_SHIFT |
+                   (uint32_t)c->tlb_class << KEY_CLASS_SHIFT;
+
+    if (is_flat(c))
+        key |= KEY_FLAT;
+    if (jit_of(c)->is_counting)
+        key |= KEY_COUNT;
+    return key;
+}
+
+bool jit_allowed(const struct x86_vcpu *c)
+{
+    uint64_t rip, first;
+
+    /* Alignment checks and data breakpoints close the fast way of all. */
+    if (c->seg_read_last[X86_SS] == INT64_MIN)
+        return false;
+    if ((c->mode & MODE_SIZE) == MODE_64)
+        return true;
+    /* The whole page has to be within CS. */
+    rip = c->s.reg[X86_RIP];
+    first = rip - ((rip + c->seg_base[X86_CS]) & ~PAGE_MASK);
+    return first <= rip && first + PAGE_SIZE - 1 <= c->code_span;
+}
+
+/* ---- tables ---- */
+
+static unsigned unit_hash(const uint8_t *host, uint32_t key)
+{
+    uint64_t h = ((uint64_t)host ^ (uint64_t)key << 20) * 0x9e3779b97f4a7c15ull;
+
+    return (unsigned)(h >> 40) % JIT_UNIT_HASH;
+}
+
+static unsigned page_hash(const uint8_t *page)
+{
+    return (unsigned)((uint64_t)page * 0x9e3779b97f4a7c15ull >> 40) % JIT_PAGE_HASH;
+}
+
+static const uint8_t *page_of(const uint8_t *host)
+{
+    return (const uint8_t *)((uint64_t)host & PAGE_MASK);
+}
+
+void *jit_arena_alloc(struct jit *j, size_t bytes)
+{
+    void *p = j->arena + j->arena_used;
+
+    j->arena_used += align_up(bytes, 16);
+    return p;
+}
+
+static struct jit_page *find_page(struct jit *j, const uint8_t *page)
+{
+    struct jit_page *p = j->pages[page_hash(page)];
+
+    while (p && p->host != page)
+        p = p->next;
+    return p;
+}
+
+struct jit_unit *jit_find(struct jit *j, const uint8_t *host, uint32_t key)
+{
+    struct jit_unit *u = j->hash[unit_hash(host, key)];
+
+    while (u && (u->host != host || u->key != key))
+        u = u->hash_next;
+    return u;
+}
+
+void jit_insert(struct jit *j, struct jit_unit *u)
+{
+    struct jit_unit **bucket = &j->hash[unit_hash(u->host, u->key)];
+    const uint8_t *page = page_of(u->host);
+    struct jit_page *p = find_page(j, page);
+
+    u->hash_next = *bucket;
+    *bucket = u;
+    if (!p) {
+        struct jit_page **at = &j->pages[page_hash(page)];
+        p = jit_arena_alloc(j, sizeof *p);
+        *p = (struct jit_page){.host = page, .next = *at};
+        *at = p;
+    }
+    u->page_next = p->units;
+    p->units = u;
+}
+
+/* ---- links ---- */
+
+static void patch(struct jit *j, uint32_t rel32, uint32_t target)
+{
+    struct emit e = {.base = j->code.write};
+
+    emit_patch(&e, rel32, target);
+}
+
+static void put32(struct jit *j, uint32_t at, uint32_t v)
+{
+    memcpy(j->code.write + at, &v, 4);
+}
+
+void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, bool is_global)
+{
+    struct jit *j = jit_of(c);
+    uint32_t entry = l->kind & LINK_FLAGS_HOST ? to->entry_flags : to->entry;
+
+    if (l->kind & LINK_CROSS) {
+        unsigned which = !is_global;
+        put32(j, l->guard_disp,
+              (uint32_t)(JIT_AREA + offsetof(struct jit, generation) + 4 * which));
+        put32(j, l->guard, j->generation[which]);
+    }
+    if (l->to == to)
+        return;
+    if (l->to) {
+        struct jit_link **at = &l->to->incoming;
+        while (*at != l)
+            at = &(*at)->next;
+        *at = l->next;
+    }
+    l->to = to;
+    l->next = to->incoming;
+    to->incoming = l;
+    patch(j, l->jump, entry);
+    j->stats.links++;
+}
+
+static void unlink_one(struct jit *j, struct jit_link *l)
+{
+    if (l->kind & LINK_CROSS)
+        put32(j, l->guard, 0); /* before the page RIP moves */
+    patch(j, l->jump, l->stub);
+    l->to = NULL;
+    j->stats.unlinks++;
+}
+
+static void kill_unit(struct jit *j, struct jit_unit *u)
+{
+    struct jit_unit **at = &j->hash[unit_hash(u->host, u->key)];
+
+    while (*at != u)
+        at = &(*at)->hash_next;
+    *at = u->hash_next;
+    for (struct jit_link *l = u->incoming, *next; l; l = next) {
+        next = l->next;
+        unlink_one(j, l);
+    }
+    u->incoming = NULL;
+    for (unsigned n = 0; n < u->link_count; n++) {
+        struct jit_link *l = &u->links[n], **in;
+        if (!l->to)
+            continue;
+        for (in = &l->to->incoming; *in != l;)
+            in = &(*in)->next;
+        *in = l->next;
+        l->to = NULL;
+    }
+    /* Jump caches may know its entry: jmp to the stub that asks again. */
+    j->code.write[u->entry] = 0xe9;
+    patch(j, u->entry + 1, u->links[0].stub);
+    if (u->block && u->block->unit == u)
+        u->block->unit = NULL;
+    u->host = NULL;
+    j->stats.killed++;
+}
+
+/* ---- forgetting ---- */
+
+void jit_jumps_clear(struct jit *j, unsigned class)
+{
+    if (!j->jumps_used[class])
+        return;
+    for (unsigned n = 0; n < JIT_JUMPS; n++)
+        j->jumps[class][n].rip = JIT_NO_RIP;
+    j->jumps_used[class] = j->jumps_local[class] = false;
+}
+
+void jit_l0_clear(struct jit *j)
+{
+    for (unsigned k = 0; k < TLB_CLASSES; k++) {
+        if (!j->l0_used[k])
+            continue;
+        for (unsigned n = 0; n < JIT_L0_SLOTS; n++)
+            j->l0[k][n].read = j->l0[k][n].write = JIT_L0_NONE;
+        j->l0_used[k] = 0;
+        j->stats.l0_drops++;
+    }
+}
+
+static void invalidate_page(struct jit *j, const uint8_t *page, uint64_t start, uint64_t end)
+{
+    struct jit_page *p = find_page(j, page);
+    struct jit_unit **at;
+
+    if (!p)
+        return;
+    for (at = &p->units; *at;) {
+        struct jit_unit *u = *at;
+        uint64_t first = (uint64_t)(u->host - page);
+        if (first >= end || first + u->bytes <= start) {
+            at = &u->page_next;
+            continue;
+        }
+        *at = u->page_next;
+        kill_unit(j, u);
+    }
+}
+
+void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes)
+{
+    struct jit *j = jit_of(c);
+    uint64_t end;
+
+    if (!block) {
+        jit_flush(c);
+        return;
+    }
+    end = MIN(offset + bytes, block->bytes);
+    for (uint64_t at = offset, stop; at < end; at = stop) {
+        uint64_t page = align_down(at, PAGE_SIZE);
+        stop = MIN(end, page + PAGE_SIZE);
+        invalidate_page(j, block->host + page, at - page, stop - page);
+    }
+}
+
+void jit_flush(struct x86_vcpu *c)
+{
+    struct jit *j = jit_of(c);
+
+    for (unsigned n = 0; n < JIT_PAGE_HASH; n++) {
+        for (struct jit_page *p = j->pages[n]; p; p = p->next) {
+            for (struct jit_unit *u = p->units; u; u = u->page_next) {
+                if (u->block && u->block->unit == u)
+                    u->block->unit = NULL;
+            }
+        }
+    }
+    memset(j->hash, 0, sizeof j->hash);
+    memset(j->pages, 0, sizeof j->pages);
+    for (unsigned k = 0; k < TLB_CLASSES; k++)
+        jit_jumps_clear(j, k);
+    j->arena_used = 0;
+    j->code_used = 0;
+    j->stats.flushes++;
+}
+
+uint64_t jit_page_lines(struct x86_vcpu *c, const uint8_t *page)
+{
+    struct jit_page *p = find_page(jit_of(c), page);
+    uint64_t lines = 0;
+
+    if (!p)
+        return 0;
+    for (const struct jit_unit *u = p->units; u; u = u->page_next) {
+        unsigned first = (unsigned)((uint64_t)(u->host - page) / LINE_BYTES);
+        unsigned last = (unsigned)(((uint64_t)(u->host - page) + u->bytes - 1) / LINE_BYTES);
+        lines |= BITS(last, first);
+    }
+    return lines;
+}
