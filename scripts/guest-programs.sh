@@ -3,7 +3,7 @@
 # layers for scripts/make-initramfs.sh under build/guests/layers. Nothing is
 # installed.
 #
-# usage: scripts/guest-programs.sh [selftests] [stress-ng] [userland]
+# usage: scripts/guest-programs.sh [selftests] [stress-ng] [userland] [bench]
 #        (nothing named: selftests and stress-ng, which `make check` wants)
 #
 #   selftests   the x86 selftests of Debian's linux-source-6.1, with the
@@ -11,6 +11,8 @@
 #   stress-ng   Debian's stress-ng and the libraries it is linked with
 #   userland    Debian's Python with its own test suite, Perl, OpenSSL and the
 #               compressors
+#   bench       what the benchmark runs in the guest: Debian's gcc, Python,
+#               SQLite, OpenSSL and xz
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -95,12 +97,30 @@ userland() {
     mv "$layer.new" "$layer" || fail "cannot make $layer"
 }
 
+bench() {
+    local layer=$layers/bench compiler part
+    [ -e "$layer" ] && return
+    rm -rf "$layer.new"
+    download_with_dependencies "$layer.new" gcc libc6-dev python3-minimal libpython3-stdlib \
+        sqlite3 openssl xz-utils ||
+        fail "cannot download gcc, Python and SQLite: check the network"
+    rm -rf "$layer.new/usr/share" "$layer.new/etc/init.d" "$layer.new/var"
+    # The guest holds all this in memory: leave out what no C program needs.
+    compiler=$layer.new/usr/lib/gcc/x86_64-linux-gnu/12
+    rm -rf "$compiler"/lto* "$compiler/plugin" "$compiler"/lib?san* "$layer.new"/usr/bin/*lto-dump*
+    for part in asan lsan tsan ubsan; do
+        rm -f "$layer.new/usr/lib/x86_64-linux-gnu/lib$part".*
+    done
+    mv "$layer.new" "$layer" || fail "cannot make $layer"
+}
+
 [ $# -eq 0 ] && set -- selftests stress-ng
 for program in "$@"; do
     case $program in
     selftests) selftests ;;
     stress-ng) stress_ng ;;
     userland) userland ;;
+    bench) bench ;;
     *) fail "unknown program '$program'" ;;
     esac
 done

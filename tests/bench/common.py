@@ -91,9 +91,13 @@ class Load:
 # ---- what was measured ----
 
 class Samples:
-    """row -> engine -> a value for each round, None where it was lost."""
+    """row -> engine -> a value for each round, None where it was lost.
 
-    def __init__(self, values=None):
+    A page gives medians; with best, the least of all rounds counts instead,
+    which a busy machine disturbs less."""
+
+    def __init__(self, values=None, best=False):
+        self.best = best
         self.values = collections.defaultdict(lambda: collections.defaultdict(list))
         for row, engines in (values or {}).items():
             for engine, samples in engines.items():
@@ -107,13 +111,18 @@ class Samples:
     def rounds(self, row, engine):
         return self.values[row][engine] if row in self.values and engine in self.values[row] else []
 
-    def median(self, row, engine):
+    def value(self, row, engine):
         there = [value for value in self.rounds(row, engine) if value is not None]
-        return statistics.median(there) if there else None
+        if not there:
+            return None
+        return min(there) if self.best else statistics.median(there)
 
     def ratio(self, row, above, below):
-        """Median of the ratios of the rounds: what strikes the machine for a
-        while strikes both."""
+        """Of medians it is the median of the rounds' ratios: what strikes the
+        machine for a while strikes both."""
+        if self.best:
+            a, b = self.value(row, above), self.value(row, below)
+            return a / b if a is not None and b else None
         ratios = [a / b for a, b in zip(self.rounds(row, above), self.rounds(row, below))
                   if a is not None and b]
         return statistics.median(ratios) if ratios else None

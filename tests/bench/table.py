@@ -7,10 +7,11 @@ NAMES = {"native": "native", "jit": "Vireo jit", "interp": "Vireo interp", "tcg"
 
 
 class Table:
-    def __init__(self, machines, engines, names, milliseconds, repeats, patience_s):
+    def __init__(self, machines, engines, names, milliseconds, repeats, patience_s,
+                 best=False):
         self.machines, self.engines, self.names = machines, engines, names
         self.milliseconds, self.repeats, self.patience_s = milliseconds, repeats, patience_s
-        self.samples = Samples()
+        self.samples = Samples(best=best)
         self.sums = {}   # row: {checksum: the first engine that gave it}
         self.notes = {}  # row: {engine: note}
         self.lost = {}   # (row, engine): why
@@ -29,6 +30,9 @@ class Table:
                     self.notes.setdefault(name, {})[engine] = note
             for name, why in result.lost.items():
                 self.lost[name, engine] = why
+
+    def section(self, rounds):
+        return section(self, rounds)
 
     def wrong(self):
         """What went wrong, a line each: sums that differ, rows that were lost."""
@@ -93,7 +97,7 @@ def text(table):
              "".join("%15s" % heading(*r) for r in ratios)]
     for row in rows_of(samples):
         cells = ["%-24s %-11s" % (row.label, row.unit)]
-        cells += ["%13s" % number(samples.median(row.name, engine)) for engine in engines]
+        cells += ["%13s" % number(samples.value(row.name, engine)) for engine in engines]
         for ratio in ratios:
             value = samples.ratio(row.name, *order(*ratio))
             cells.append("%15s" % ("-" if value is None else "%.2f%s" % (
@@ -114,30 +118,30 @@ def order(other, engine):
     return (engine, "native") if other == "native" else ("tcg", engine)
 
 
-def against(table, before):
+def against(now, before, engines):
     """The change of each row since a run that --json kept."""
-    lines = ["%-24s" % "row" + "".join("%36s" % NAMES[e] for e in table.engines)]
-    changes = {engine: [] for engine in table.engines}
-    for row in rows_of(table.samples):
-        cells = ["%-24s" % row.label]
-        for engine in table.engines:
-            then, now = before.median(row.name, engine), table.samples.median(row.name, engine)
-            if then and now:
-                changes[engine].append(now / then)
-                cells.append("%36s" % ("%s -> %s  %+.0f %%" % (number(then), number(now),
-                                                              (now / then - 1) * 100)))
+    lines = ["%-24s" % "row" + "".join("%36s" % NAMES[e] for e in engines)]
+    changes = {engine: [] for engine in engines}
+    for name in now.values:
+        cells = ["%-24s" % (BY_NAME[name].label if name in BY_NAME else name)]
+        for engine in engines:
+            first, second = before.value(name, engine), now.value(name, engine)
+            if first and second:
+                changes[engine].append(second / first)
+                cells.append("%36s" % ("%s -> %s  %+.0f %%" % (number(first), number(second),
+                                                              (second / first - 1) * 100)))
             else:
                 cells.append("%36s" % "-")
         lines.append("".join(cells))
     lines.append("%-24s" % "geometric mean" + "".join(
         "%36s" % ("%+.1f %%" % ((geometric_mean(changes[e]) - 1) * 100) if changes[e] else "-")
-        for e in table.engines))
+        for e in engines))
     lines.append("(time: less is better; native and TCG show the noise between the two runs)")
     return "\n".join(lines)
 
 
 def section(table, rounds):
-    """Markdown."""
+    """Markdown: the lines of the page's section."""
     samples, engines = table.samples, table.engines
     lines = ["The same static program and the same guest, one processor, %s of memory, Debian's cloud"
              % "512 MiB",
@@ -153,20 +157,10 @@ def section(table, rounds):
             table.notes.get(row.name, {}).items()))
         lines.append("| %s, %s%s | %s | %s | %s | %s |" % (
             row.label, row.unit, note,
-            " | ".join(number(samples.median(row.name, engine)) for engine in engines),
+            " | ".join(number(samples.value(row.name, engine)) for engine in engines),
             number(samples.ratio(row.name, "jit", "native"), 2),
             number(samples.ratio(row.name, "tcg", "jit"), 2),
             number(samples.ratio(row.name, "tcg", "interp"), 2)))
     lines += [""] + ["- JIT, " + line + "." for line in means_lines(samples, "jit")]
     lines += ["- " + line + "." for line in table.wrong()]
     return lines
-
-
-def names_of(wanted):
-    """The rows that --rows named; all where it named none."""
-    if not wanted:
-        return [row.name for row in ROWS]
-    unknown = [name for name in wanted if name not in BY_NAME]
-    if unknown:
-        raise ValueError("no row %s; there are %s" % (", ".join(unknown), ", ".join(BY_NAME)))
-    return [name for name in wanted if name != BOOT.name]

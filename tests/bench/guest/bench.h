@@ -28,7 +28,8 @@ struct row {
 };
 
 /* Each ends with a row without a name. */
-extern const struct row integer_rows[], float_rows[], hash_rows[], memory_rows[], system_rows[];
+extern const struct row integer_rows[], call_rows[], float_rows[], hash_rows[], memory_rows[],
+    system_rows[];
 
 /* Takes a copy of ROW measured by itself and one on each of two processors. */
 int copies_measure(const struct row *row, uint64_t target_ns);

@@ -40,8 +40,8 @@ enum {
     REPEATS_MOST = 15,
 };
 
-static const struct row *const all_rows[] = {integer_rows, float_rows, hash_rows, memory_rows,
-                                             system_rows};
+static const struct row *const all_rows[] = {integer_rows, call_rows,   float_rows,
+                                             hash_rows,    memory_rows, system_rows};
 
 uint64_t now_ns(void)
 {

@@ -106,8 +106,8 @@ static void pagefault_prepare(struct work *work)
 static uint64_t pagefault_unit(struct work *work)
 {
     const size_t bytes = FAULT_PAGES * PAGE_BYTES;
-    volatile uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    volatile uint8_t *memory =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     uint64_t sum = 0;
 
     (void)work;

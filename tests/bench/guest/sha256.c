@@ -85,9 +85,8 @@ static void blocks_plain(uint32_t state[8], const uint8_t *data, size_t count)
 
 /* The instructions keep A, B, E, F and C, D, G, H together, the first letter in
  * the highest element (SDM volume 2, SHA256RNDS2). */
-static __attribute__((target("sha,sse4.1,ssse3"))) void blocks_sha_ni(uint32_t state[8],
-                                                                      const uint8_t *data,
-                                                                      size_t count)
+static __attribute__((target("sha,sse4.1,ssse3"))) void
+blocks_sha_ni(uint32_t state[8], const uint8_t *data, size_t count)
 {
     const __m128i swap = _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3);
     __m128i abef = _mm_set_epi32((int)state[0], (int)state[1], (int)state[4], (int)state[5]);
@@ -118,7 +117,8 @@ static __attribute__((target("sha,sse4.1,ssse3"))) void blocks_sha_ni(uint32_t s
     }
     _mm_storeu_si128((__m128i *)out, abef);
     _mm_storeu_si128((__m128i *)(out + 4), cdgh);
-    memcpy(state, (uint32_t[8]){out[3], out[2], out[7], out[6], out[1], out[0], out[5], out[4]}, 32);
+    memcpy(state, (uint32_t[8]){out[3], out[2], out[7], out[6], out[1], out[0], out[5], out[4]},
+           32);
 }
 
 static uint64_t sha_sum(const uint32_t state[8])

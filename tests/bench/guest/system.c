@@ -159,8 +159,8 @@ static void copy_run(const struct row *row, uint64_t units, int cpu, struct gate
 /* Seconds that COPIES processes take, each for the same units. */
 static double copies_time(const struct row *row, uint64_t units, int copies)
 {
-    struct gate *gate = mmap(NULL, sizeof(*gate), PROT_READ | PROT_WRITE,
-                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct gate *gate =
+        mmap(NULL, sizeof(*gate), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pid_t children[2];
     uint64_t start;
 
