@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from common import GUESTS, HERE, ROOT, WORK, Samples, geometric_mean, make_initramfs, number, say, tool
-from machines import PROGRAM, Result, read_lines, stop
+from machines import PROGRAM, Result, Unhindered, read_lines, stop
 from rows import Row
 from table import NAMES
 
@@ -36,12 +36,12 @@ class ProgramsResult(Result):
         super().__init__()
         self.seconds, self.sums = {}, {}
 
-    def take(self, line, started):
-        super().take(line, started)
+    def take(self, line, started, clock):
+        super().take(line, started, clock)
         if match := re.search(r"\bSPEED openssl-rsa rsa 2048 bits ([0-9.]+)s", line):
-            self.seconds["openssl-rsa"] = float(match[1]) * 1000
+            self.seconds["openssl-rsa"] = float(match[1]) * 1000 * self.ran(clock, "openssl-rsa")
         elif match := re.search(r"\bSPEED (\S+) .*?([0-9.]+)k$", line):
-            self.seconds[match[1]] = 1e6 / float(match[2])
+            self.seconds[match[1]] = 1e6 / float(match[2]) * self.ran(clock, match[1])
         elif match := re.search(r"\bSUM (\S+) ([0-9a-f]{16})", line):
             self.sums[match[1]] = match[2]
         for name, (seconds, status) in self.programs.items():
@@ -102,8 +102,8 @@ class Programs:
                                    start_new_session=True,
                                    env={**os.environ, **settings, "BENCH_NATIVE": "1"})
         try:
-            read_lines(process, lambda line: result.take(line, started), lambda: result.ended,
-                       started + PATIENCE_S)
+            read_lines(process, lambda line: result.take(line, started, Unhindered()),
+                       lambda: result.ended, started + PATIENCE_S)
         finally:
             stop(process)
         return None if result.ended else "it did not end"

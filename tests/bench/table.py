@@ -15,6 +15,7 @@ class Table:
         self.sums = {}   # row: {checksum: the first engine that gave it}
         self.notes = {}  # row: {engine: note}
         self.lost = {}   # (row, engine): why
+        self.waited = {}  # engine: shares of the time that it waited for a processor
 
     def round(self, round_number):
         for engine in self.engines:
@@ -23,16 +24,26 @@ class Table:
                                         self.repeats)
             if engine != "native" and result.boots:
                 self.samples.put(round_number, BOOT.name, engine, min(result.boots))
-            for name, (best, _, checksum, note) in result.rows.items():
-                self.samples.put(round_number, name, engine, best)
+            for name, (ns, checksum, note) in result.rows.items():
+                self.samples.put(round_number, name, engine, ns)
                 self.sums.setdefault(name, {}).setdefault((checksum, note == "no-fma"), engine)
                 if note != "-":
                     self.notes.setdefault(name, {})[engine] = note
+            if result.waits and max(result.waits):
+                self.waited.setdefault(engine, []).extend(result.waits)
             for name, why in result.lost.items():
                 self.lost[name, engine] = why
 
     def section(self, rounds):
         return section(self, rounds)
+
+    def waits(self):
+        """A sentence about the load of the host, empty where there was none."""
+        if not self.waited:
+            return ""
+        return "The host had other work: of its time a machine waited for a processor, and it is taken off: %s." % (
+            ", ".join("%s %.0f %%" % (NAMES[engine], 100 * sum(shares) / len(shares))
+                      for engine, shares in self.waited.items()))
 
     def wrong(self):
         """What went wrong, a line each: sums that differ, rows that were lost."""
@@ -104,6 +115,8 @@ def text(table):
                 value, " <" if ratio[0] == "tcg" and value < 1 else "")))
         notes = sorted(set(table.notes.get(row.name, {}).items()))
         lines.append("".join(cells) + "".join("  %s: %s" % note for note in notes))
+    if table.waited:
+        lines += ["", table.waits()]
     for engine in vireo:
         lines += ["", NAMES[engine] + ":"] + ["  " + line for line in means_lines(samples, engine)]
     return "\n".join(lines)
@@ -161,6 +174,8 @@ def section(table, rounds):
             number(samples.ratio(row.name, "jit", "native"), 2),
             number(samples.ratio(row.name, "tcg", "jit"), 2),
             number(samples.ratio(row.name, "tcg", "interp"), 2)))
+    if table.waited:
+        lines += ["", table.waits()]
     lines += [""] + ["- JIT, " + line + "." for line in means_lines(samples, "jit")]
     lines += ["- " + line + "." for line in table.wrong()]
     return lines

@@ -24,6 +24,7 @@ timed() {
 # speed NAME ALGORITHM: what openssl speed measures by itself.
 speed() {
     wanted "$1" || return
+    echo "BEGIN $1"
     echo "SPEED $1 $(openssl speed -elapsed -seconds 1 -bytes 8192 -evp "$2" 2>/dev/null | busybox tail -n 1)"
 }
 
@@ -31,7 +32,7 @@ echo "BENCH START"
 speed openssl-sha256 sha256
 speed openssl-aes aes-256-gcm
 speed openssl-chacha chacha20-poly1305
-wanted openssl-rsa && echo "SPEED openssl-rsa $(openssl speed -elapsed -seconds 1 rsa2048 2>/dev/null |
+wanted openssl-rsa && echo "BEGIN openssl-rsa" && echo "SPEED openssl-rsa $(openssl speed -elapsed -seconds 1 rsa2048 2>/dev/null |
     busybox tail -n 1)"
 busybox dd if=/usr/bin/python3.11 of=data bs=65536 count=32 2>/dev/null
 # By their paths: BusyBox's shell has an xz of its own.
