@@ -322,6 +322,7 @@ static bool lvt_write(struct lapic *l, enum apic_lvt entry, uint32_t value)
         writable &= ~(TIMER_TSC_DEADLINE << LVT_TIMER_MODE_SHIFT);
     if (apic_x2apic(l) && (value & ~(writable | LVT_STATUS | LVT_REMOTE_IRR)))
         return false;
+    l->c->recheck = true; /* the INTR pin may count now */
     value &= writable;
     if (entry == LVT_TIMER && (value & LVT_TIMER_MODE) == LVT_TIMER_MODE) {
         if (apic_x2apic(l))
@@ -509,6 +510,7 @@ static void eoi(struct lapic *l)
 static void svr_write(struct lapic *l, uint32_t value)
 {
     l->svr = value & SVR_WRITABLE;
+    l->c->recheck = true;
     if (!(l->svr & SVR_ENABLE)) {
         apic_timer_look(l);
         for (unsigned n = 0; n < LVT_COUNT; n++)

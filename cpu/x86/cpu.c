@@ -97,6 +97,20 @@ void x86_state_changed(struct x86_vcpu *c)
     x86_tlb_select(c);
 }
 
+void x86_ring_changed(struct x86_vcpu *c)
+{
+    const struct x86_cpu *s = &c->s;
+    bool watched = alignment_checks(s) || (s->dr7 & DR7_ENABLES);
+
+    if (unlikely(c->mode != MODE_64 || !x86_64bit_mode(s) ||
+                 watched != (c->seg_read_last[X86_DS] != INT64_MAX))) {
+        x86_state_changed(c);
+        return;
+    }
+    c->slow = s->shadow || x86_debug_slow(s);
+    x86_tlb_select(c);
+}
+
 /* ---- reset ---- */
 
 static void set_segment(struct x86_seg *d, uint16_t selector, uint64_t base, uint32_t attr)

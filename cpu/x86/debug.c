@@ -135,7 +135,7 @@ void x86_step_begin(struct x86_vcpu *c)
      * the flags has RF again, as that of any fault. */
     if (c->s.rflags & FLAG_RF) {
         c->s.rflags &= ~(uint64_t)FLAG_RF;
-        x86_state_changed(c);
+        x86_ring_changed(c);
     }
 }
 

@@ -143,30 +143,16 @@ static bool combine(struct x86_vcpu *c, struct event *e)
     return true;
 }
 
-void x86_deliver(struct x86_vcpu *c, enum x86_event_kind kind, uint8_t vector, bool has_error,
-                 uint32_t error)
+/* The event that the usual way could not deliver. */
+static void __attribute__((noinline)) deliver_slowly(struct x86_vcpu *c, struct event e)
 {
-    struct event e = {kind, vector, has_error, error};
+    struct x86_unwind saved = c->unwind;
     const struct x86_insn *cur = c->cur;
     bool in_insn = c->in_insn;
     unsigned in_a_row = 1;
-    struct x86_unwind saved = c->unwind;
 
     c->cur = &x86_no_insn;
     c->in_insn = true;
-    c->s.shadow = 0;
-    c->step_trap = false;
-    /* Time passes also in a guest whose handlers fault at once, for ever. */
-    c->s.icount++;
-    if (c->s.activity == X86_HALTED)
-        c->s.activity = X86_RUNNING;
-    /* The instruction starts again, and its breakpoints with it. */
-    if (kind == X86_EVENT_FAULT)
-        c->s.pending_db = 0;
-
-    x86_log(c, CPU, DEBUG, "cpu %u: vector %u error %#x at %04x:%llx", c->vcpu.index, vector,
-            has_error ? error : 0, c->s.seg[X86_CS].selector,
-            (unsigned long long)c->s.reg[X86_RIP]);
     c->fault_depth = 0;
     record(c, &e);
     while (!try_event(c, &e)) {
@@ -181,4 +167,25 @@ void x86_deliver(struct x86_vcpu *c, enum x86_event_kind kind, uint8_t vector, b
     c->in_insn = in_insn;
     c->cur = cur;
     c->unwind = saved;
+}
+
+void x86_deliver(struct x86_vcpu *c, enum x86_event_kind kind, uint8_t vector, bool has_error,
+                 uint32_t error)
+{
+    c->s.shadow = 0;
+    c->step_trap = false;
+    /* Time passes also in a guest whose handlers fault at once, for ever. */
+    c->s.icount++;
+    if (c->s.activity == X86_HALTED)
+        c->s.activity = X86_RUNNING;
+    /* The instruction starts again, and its breakpoints with it. */
+    if (kind == X86_EVENT_FAULT)
+        c->s.pending_db = 0;
+
+    x86_log(c, CPU, DEBUG, "cpu %u: vector %u error %#x at %04x:%llx", c->vcpu.index, vector,
+            has_error ? error : 0, c->s.seg[X86_CS].selector,
+            (unsigned long long)c->s.reg[X86_RIP]);
+    if (!event_through_gate64(c, vector, false, has_error, error, c->s.reg[X86_RIP] & c->ip_mask,
+                              x86_event_flags(c, kind)))
+        deliver_slowly(c, (struct event){kind, vector, has_error, error});
 }

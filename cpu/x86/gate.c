@@ -231,20 +231,20 @@ void x86_interrupt(struct x86_vcpu *c, enum x86_event_kind kind, uint8_t vector,
         .has_error = has_error,
         .error = error,
         .return_rip = return_rip,
-        .flags = x86_rflags(&c->s),
+        .flags = x86_event_flags(c, kind),
     };
     /* INT3 and INTO are never redirected: their vectors say which they are
      * together with the mark that the binder leaves on them. */
     bool int_n = kind == X86_EVENT_SOFT_INT && c->cur->aux != X86_INT_NOT_REDIRECTED;
 
-    /* A fault must not meet the breakpoint again that was served before it
-     * (SDM Vol. 3, 18.3.1.1). */
-    if (kind == X86_EVENT_FAULT)
-        e.flags |= FLAG_RF;
     c->delivery_error = kind == X86_EVENT_SOFT_INT ? 0 : ERROR_EXT;
     if (kind == X86_EVENT_SOFT_INT || kind == X86_EVENT_INT1)
         x86_step_override(c, false); /* TF is cleared on the way */
 
+    if (event_through_gate64(c, vector, is_software(&e), has_error, error, return_rip, e.flags)) {
+        c->delivery_error = 0;
+        return;
+    }
     if (x86_real_mode(&c->s))
         real_mode(c, &e);
     else if (!(int_n && x86_v86_mode(&c->s) && v86_software(c, &e)))

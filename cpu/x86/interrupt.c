@@ -43,7 +43,8 @@ bool x86_deliver_interrupt(struct x86_vcpu *c)
     if (!c->recheck)
         return false;
     if (!(c->s.rflags & FLAG_IF)) {
-        c->recheck = false; /* whoever sets IF asks again */
+        c->recheck = false;
+        c->irq_held = true;
         return false;
     }
     if (lapic_has_interrupt(c->lapic)) {
@@ -58,7 +59,7 @@ bool x86_deliver_interrupt(struct x86_vcpu *c)
         x86_deliver(c, X86_EVENT_EXTERNAL, c->intr_ack(c->intr_ack_ctx), false, 0);
         return true;
     }
-    c->recheck = false;
+    c->recheck = c->irq_held = false;
     return false;
 }
 

@@ -167,6 +167,8 @@ void x86_iret(struct x86_vcpu *c, unsigned size)
     if (c->s.nmi_pending)
         c->recheck = true;
 
+    if (size == 8 && iretq_to_code64(c, flags_mask(c, size)))
+        return;
     if (x86_real_mode(&c->s)) {
         iret_flat(c, size, false);
         return;

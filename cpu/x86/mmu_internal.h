@@ -153,6 +153,20 @@ struct x86_mmu {
     void *tables; /* memory of all tables and lists */
 };
 
+/* The host address of [gva, gva + bytes), if the TLB has it for this kind of data
+ * access at full speed; else NULL. Raises nothing and changes nothing. */
+static inline void *x86_tlb_peek(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
+                                 unsigned bytes, enum x86_access access)
+{
+    const struct tlb *t = &c->mmu->slot[c->mmu->current].tlb[class];
+    const struct tlb_entry *e = &t->table[tlb_index(t, gva)];
+    uint64_t page = access == ACCESS_READ ? e->read : e->write;
+
+    return ((gva + (bytes - 1)) & PAGE_MASK) == page && (gva & PAGE_MASK) == page
+               ? (void *)(gva + e->addend)
+               : NULL;
+}
+
 /* Translates the page of an instruction fetch; raises #PF. */
 const struct itlb_entry *x86_fetch_translate(struct x86_vcpu *c, gva_t gva);
 

@@ -463,5 +463,5 @@ void x86_write_rflags(struct x86_vcpu *c, uint64_t value, uint64_t mask)
     if (changed & (FLAG_TF | FLAG_AC | FLAG_VM | FLAG_NT | FLAG_RF | FLAG_VIF | FLAG_VIP))
         x86_state_changed(c);
     if (changed & new & FLAG_IF)
-        c->recheck = true;
+        seg_recheck(c);
 }

@@ -212,9 +212,24 @@ static inline void flags_set(struct x86_vcpu *c, uint64_t f)
 /* Something that can let an interrupt in has happened: IF set, NMI unmasked. */
 static inline void seg_recheck(struct x86_vcpu *c)
 {
-    if ((c->s.rflags & FLAG_IF) || c->s.nmi_pending)
+    if ((c->irq_held && (c->s.rflags & FLAG_IF)) || c->s.nmi_pending)
         c->recheck = true;
 }
+
+/* The image of RFLAGS that an event pushes. A fault must not meet the breakpoint
+ * again that was served before it (SDM Vol. 3, 18.3.1.1). */
+static inline uint64_t x86_event_flags(const struct x86_vcpu *c, enum x86_event_kind kind)
+{
+    return x86_rflags(&c->s) | (kind == X86_EVENT_FAULT ? FLAG_RF : 0);
+}
+
+/* ---- the usual transfers of 64-bit mode: transfer64.c ---- */
+
+/* False: not as usual, and nothing has been written. flags: the image to push. */
+bool event_through_gate64(struct x86_vcpu *c, uint8_t vector, bool software, bool has_error,
+                          uint32_t error, uint64_t return_rip, uint64_t flags);
+/* mask: the flags that are loaded. */
+bool iretq_to_code64(struct x86_vcpu *c, uint64_t mask);
 
 /* ---- V86, tasks ---- */
 

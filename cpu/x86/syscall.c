@@ -33,7 +33,7 @@ static void enter_flat(struct x86_vcpu *c, uint16_t cs, uint16_t ss, bool code64
     flat_segment(&c->s.seg[X86_SS], ss, FLAT_DATA, cpl);
     c->s.cpl = (uint8_t)cpl;
     c->s.reg[X86_RIP] = rip;
-    x86_state_changed(c);
+    x86_ring_changed(c);
 }
 
 void x86_syscall(struct x86_vcpu *c, uint64_t return_rip)

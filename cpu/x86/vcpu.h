@@ -121,7 +121,8 @@ struct x86_vcpu {
     _Atomic uint8_t nmi_inbox;  /* an NMI from others */
     char lapic_name[12];
     bool exclusive;             /* runs alone: ended by the loop if it faults */
-    bool recheck;               /* an interrupt waits for IF or a shadow to end */
+    bool recheck;               /* an interrupt may be due: x86_deliver_interrupt */
+    bool irq_held;              /* IF may have held one back: who sets IF asks again */
     /* The fault that x86_raise unwound with, delivered by the loop. */
     uint8_t fault_vector;
     bool fault_has_error;
@@ -156,6 +157,9 @@ struct x86_vcpu {
  * a single data segment uses x86_seg_changed. */
 void x86_state_changed(struct x86_vcpu *c);
 void x86_seg_changed(struct x86_vcpu *c, enum x86_seg_index seg);
+/* The same where nothing but CS, SS, CPL and RFLAGS may have changed, and the
+ * usual case is 64-bit code before and after. */
+void x86_ring_changed(struct x86_vcpu *c);
 /* CPL, EFLAGS.AC or CR4.SMAP changed: choose the TLB. (Called by the above.) */
 void x86_tlb_select(struct x86_vcpu *c);
 

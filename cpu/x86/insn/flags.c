@@ -99,7 +99,7 @@ HANDLER(sti)
         c->s.rflags |= FLAG_IF;
         c->s.shadow = SHADOW_STI;
         c->slow = 1;
-        c->recheck = true;
+        c->recheck |= c->irq_held;
     }
     X86_END_FALLTHROUGH(c, i);
 }

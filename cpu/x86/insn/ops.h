@@ -140,7 +140,7 @@ static inline void x86_exclusive_end(struct x86_vcpu *c)
  * knows nothing of ours. */
 static inline void x86_drain_stores(void)
 {
-    __asm__ volatile("mfence" ::: "memory");
+    host_store_load_fence();
 }
 
 /* Forms of two-operand instructions. */
