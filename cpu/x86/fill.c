@@ -77,6 +77,7 @@ enum fill_result tlb_fill(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
     bool user = class == TLB_USER;
     bool ac = class == TLB_SUPERVISOR_AC;
     uint64_t bytes = UINT64_MAX, offset = 0;
+    const struct phys_range *range;
     struct ram_block *block = NULL;
     struct tlb_entry *e;
     struct walk w;
@@ -96,10 +97,14 @@ enum fill_result tlb_fill(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
     *gpa = w.gpa;
     if (apic_page_is(c->lapic, w.gpa))
         return FILL_BUS;
-    p = as_map(&c->vm->memory, w.gpa & PAGE_MASK, &bytes, true, &block, &offset);
-    writable = p && bytes >= PAGE_SIZE;
-    if (!writable) {
-        bytes = UINT64_MAX;
+    range = phys_range(c, w.gpa & PAGE_MASK);
+    writable = range;
+    if (likely(range)) {
+        uint64_t at = (w.gpa & PAGE_MASK) - range->base;
+        p = range->host + at;
+        block = range->block;
+        offset = range->offset + at;
+    } else {
         p = as_map(&c->vm->memory, w.gpa & PAGE_MASK, &bytes, false, &block, &offset);
         if (!p || bytes < PAGE_SIZE)
             return FILL_BUS;
@@ -130,9 +135,11 @@ enum fill_result tlb_fill(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
     /* A write-only right does not exist; but with protection keys a page can
      * be unreadable only altogether, so readable holds whenever we get here. */
     if (w.shift > 12) {
-        e->flags |= 1u << (TLBE_LARGE_BIT + page_size_index(w.shift));
+        e->flags |= 1u << (TLBE_SIZE_BIT + page_size_index(w.shift));
         page_set_add(&slot->large, gva, w.shift);
     }
+    if (w.global)
+        page_set_add(&slot->global, gva, w.shift);
     if (access == ACCESS_WRITE && !writable)
         return FILL_BUS; /* ROM: the bus decides */
     *host = p + (gva & ~PAGE_MASK);

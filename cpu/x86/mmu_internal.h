@@ -16,10 +16,10 @@ enum tlb_entry_flags {
     TLBE_FILLED = 1 << 0, /* is in the list of filled entries */
     TLBE_GLOBAL = 1 << 1,
     TLBE_CODE = 1 << 2, /* writable, but stores must look for cached code */
-    /* A fragment of a large page; bit 3 + n for page_shifts[n]. */
-    TLBE_LARGE = 7 << 3,
+    /* Bit 3 + n: a fragment of a page of page_shifts[n], n > 0. */
+    TLBE_LARGE = 7 << 4,
 };
-#define TLBE_LARGE_BIT 3
+#define TLBE_SIZE_BIT 3
 
 #define NO_PAGE 1ull /* no page address is odd */
 
@@ -50,40 +50,51 @@ static inline unsigned tlb_index(const struct tlb *t, gva_t gva)
 
 /* ---- sets of pages, approximately ---- */
 
+/* Sizes of pages: 4 KiB, 2 MiB, 4 MiB, 1 GiB. */
+#define PAGE_SIZES 4
+static const uint8_t page_shifts[PAGE_SIZES] = {12, 21, 22, 30};
+
+static inline unsigned page_size_index(unsigned shift)
+{
+    return shift == 12 ? 0 : shift == 21 ? 1 : shift == 22 ? 2 : 3;
+}
+
 /* Says of pages that were added that they were, and sometimes of others. */
 #define PAGE_SET_BITS 8192
 struct page_set {
-    bool any;
+    uint8_t sizes; /* which sizes were added */
     uint64_t bits[PAGE_SET_BITS / 64];
 };
 
-static inline unsigned page_set_hash(gva_t gva, unsigned shift)
+static inline unsigned page_set_hash(gva_t gva, unsigned size)
 {
-    return (unsigned)(((gva >> shift) ^ (uint64_t)shift << 58) * 0x9e3779b97f4a7c15ull >> 51);
+    return (unsigned)(((gva >> page_shifts[size]) ^ (uint64_t)size << 58) * 0x9e3779b97f4a7c15ull >>
+                      51);
 }
 
 static inline void page_set_add(struct page_set *s, gva_t gva, unsigned shift)
 {
-    unsigned h = page_set_hash(gva, shift);
+    unsigned size = page_size_index(shift), h = page_set_hash(gva, size);
 
-    s->any = true;
+    s->sizes |= (uint8_t)(1u << size);
     s->bits[h / 64] |= 1ull << h % 64;
 }
 
-static inline bool page_set_has(const struct page_set *s, gva_t gva, unsigned shift)
+static inline bool page_set_has(const struct page_set *s, gva_t gva, unsigned size)
 {
-    unsigned h = page_set_hash(gva, shift);
+    unsigned h;
 
-    return s->any && (s->bits[h / 64] >> h % 64 & 1);
+    if (!(s->sizes & 1u << size))
+        return false;
+    h = page_set_hash(gva, size);
+    return s->bits[h / 64] >> h % 64 & 1;
 }
 
-/* Sizes of large pages: 2 MiB, 4 MiB, 1 GiB. */
-static const uint8_t page_shifts[3] = {21, 22, 30};
-
-/* Which of the three: of a page of 1 << shift bytes. */
-static inline unsigned page_size_index(unsigned shift)
+/* Is gva in a large page that was added? */
+static inline bool page_set_has_large(const struct page_set *s, gva_t gva)
 {
-    return shift == 21 ? 0 : shift == 22 ? 1 : 2;
+    return (s->sizes & ~1u) && (page_set_has(s, gva, 1) || page_set_has(s, gva, 2) ||
+                                page_set_has(s, gva, 3));
 }
 
 /* ---- instruction TLBs ---- */
@@ -111,6 +122,37 @@ static inline struct itlb_entry *itlb_slot(struct itlb *t, gva_t gva)
     return &t->entry[gva >> 12 & (ITLB_ENTRIES - 1)];
 }
 
+/* ---- paging-structure caches ---- */
+
+/*
+ * What a walk found on its way to an entry for 2 MiB of linear addresses: where
+ * the page table is (or one half of it, where it is for 4 MiB), or a large page,
+ * or 2 MiB of one. SDM Vol. 3, 4.10.3: such an entry is used only while it leads
+ * to an access that succeeds; before a fault the walk begins at the top.
+ */
+struct walk_cache_entry {
+    uint64_t tag;        /* gva >> 21 */
+    uint64_t generation; /* of the slot it was made in */
+    uint8_t *table;      /* NULL: a large page */
+    uint64_t gpa;        /* of the table, or of those 2 MiB; low bits: below */
+};
+enum walk_cache_bits {
+    WALKC_W = 1 << 0, /* combined rights of all levels above the table */
+    WALKC_U = 1 << 1,
+    WALKC_X = 1 << 2,
+    /* Of a large page; its PKEY in bits 4..7, its size in bits 8..9. */
+    WALKC_GLOBAL = 1 << 10,
+    WALKC_DIRTY = 1 << 11,
+};
+#define WALKC_PKEY_SHIFT 4
+#define WALKC_SIZE_SHIFT 8
+
+#define WALK_CACHE_ENTRIES 512u
+struct walk_cache {
+    uint64_t generation; /* entries of others are void; never 0 */
+    struct walk_cache_entry entry[WALK_CACHE_ENTRIES];
+};
+
 /* ---- an address space's translations ---- */
 
 #define PCID_NONE 0xffffu
@@ -129,27 +171,30 @@ struct tlb_slot {
     uint64_t used_at;
     /* fetch_dropped that the engine must hear of when this slot is current. */
     bool drop_pending, drop_pending_global;
-    /* Large pages whose fragments are in tlb[]. */
-    struct page_set large;
+    /* Large pages whose fragments are in tlb[], and all global ones. */
+    struct page_set large, global;
     /* Pages that were fetched from since the engine dropped all of their kind, and
      * large pages of which these are fragments. An engine's links live longer than
      * ITLB entries, and most INVLPGs are for data. */
     struct page_set fetched[KINDS], fetched_large[KINDS];
     struct itlb itlb;
+    struct walk_cache walks;
 };
 
-/* The last run of plain RAM that a walk touched. */
+/* A run of plain RAM. */
 struct phys_range {
     gpa_t base;
     uint64_t bytes;
     uint8_t *host;
+    struct ram_block *block;
+    uint64_t offset; /* of base in block */
 };
 
 struct x86_mmu {
     struct tlb_slot slot[TLB_PCID_SLOTS];
     unsigned current;
     uint64_t stamp;
-    struct phys_range last_range;
+    struct phys_range ranges[2]; /* the last two that a walk or a fill found */
     void *tables; /* memory of all tables and lists */
 };
 
@@ -187,6 +232,18 @@ static inline void tlb_tell_dropped(struct x86_vcpu *c)
 }
 
 /* ---- walks (walk.c) ---- */
+
+const struct phys_range *phys_find_range(struct x86_vcpu *c, gpa_t gpa);
+
+/* The run of plain RAM that gpa is in, or NULL. */
+static inline const struct phys_range *phys_range(struct x86_vcpu *c, gpa_t gpa)
+{
+    const struct phys_range *r = c->mmu->ranges;
+
+    if (likely(gpa - r->base < r->bytes))
+        return r;
+    return phys_find_range(c, gpa);
+}
 
 /* What a walk found, for any access. */
 struct walk {

@@ -58,6 +58,7 @@ int x86_mmu_create(struct x86_vcpu *c, struct error *err)
             tlb_set_entries(t, TLB_MIN_ENTRIES);
         }
         m->slot[s].itlb.entry[0].tag = ITLB_NONE;
+        m->slot[s].walks.generation = 1; /* memory that was never touched has none */
         m->slot[s].pcid = s ? PCID_NONE : 0;
     }
     x86_tlb_select(c);
@@ -81,9 +82,9 @@ void x86_mmu_destroy(struct x86_vcpu *c)
 
 static void page_set_clear(struct page_set *s)
 {
-    if (!s->any)
+    if (!s->sizes)
         return;
-    s->any = false;
+    s->sizes = 0;
     for (unsigned n = 0; n < ARRAY_SIZE(s->bits); n++)
         s->bits[n] = 0;
 }
@@ -100,12 +101,12 @@ static void fetches_dropped(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_dro
     bool any = false, global = false;
 
     if (drop & DROP_NONGLOBAL) {
-        any = s->fetched[KIND_NONGLOBAL].any;
+        any = s->fetched[KIND_NONGLOBAL].sizes;
         page_set_clear(&s->fetched[KIND_NONGLOBAL]);
         page_set_clear(&s->fetched_large[KIND_NONGLOBAL]);
     }
     if (drop & DROP_GLOBAL) {
-        global = s->fetched[KIND_GLOBAL].any;
+        global = s->fetched[KIND_GLOBAL].sizes;
         page_set_clear(&s->fetched[KIND_GLOBAL]);
         page_set_clear(&s->fetched_large[KIND_GLOBAL]);
     }
@@ -188,8 +189,11 @@ static void slot_flush(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_drop dro
         tlb_flush(c, &s->tlb[k], drop);
         left += s->tlb[k].filled_count;
     }
-    if (!left)
+    if (!left) {
         page_set_clear(&s->large);
+        page_set_clear(&s->global);
+    }
+    s->walks.generation++;
     itlb_flush(&s->itlb, drop);
     fetches_dropped(c, s, drop);
     if (s == &c->mmu->slot[c->mmu->current])
@@ -205,17 +209,9 @@ static void slots_flush(struct x86_vcpu *c, enum tlb_drop drop)
 /* Is gva in the large page that flags is a fragment of? */
 static bool same_large_page(uint64_t flags, gva_t gva)
 {
-    for (unsigned n = 0; n < ARRAY_SIZE(page_shifts); n++)
-        if (flags & 1u << (TLBE_LARGE_BIT + n))
+    for (unsigned n = 1; n < PAGE_SIZES; n++)
+        if (flags & 1u << (TLBE_SIZE_BIT + n))
             return !((flags ^ gva) >> page_shifts[n]);
-    return false;
-}
-
-static bool in_large(const struct page_set *s, gva_t gva)
-{
-    for (unsigned n = 0; s->any && n < ARRAY_SIZE(page_shifts); n++)
-        if (page_set_has(s, gva, page_shifts[n]))
-            return true;
     return false;
 }
 
@@ -263,8 +259,8 @@ static void slot_flush_fetches(struct x86_vcpu *c, struct tlb_slot *s, gva_t gva
 
     for (unsigned k = 0; k < KINDS; k++) {
         if (drop & 1u << k) {
-            page |= page_set_has(&s->fetched[k], gva, 12);
-            large |= in_large(&s->fetched_large[k], gva);
+            page |= page_set_has(&s->fetched[k], gva, 0);
+            large |= page_set_has_large(&s->fetched_large[k], gva);
         }
     }
     if (!page && !large)
@@ -279,19 +275,29 @@ static void slot_flush_fetches(struct x86_vcpu *c, struct tlb_slot *s, gva_t gva
 /* Fragments of one large page go together (SDM Vol. 3, 4.10.2.3). */
 static void slot_flush_page(struct x86_vcpu *c, struct tlb_slot *s, gva_t gva, enum tlb_drop drop)
 {
-    bool large = in_large(&s->large, gva);
+    bool large = page_set_has_large(&s->large, gva);
 
     for (unsigned k = 0; k < TLB_CLASSES; k++)
         tlb_flush_page(&s->tlb[k], gva, drop, large);
     slot_flush_fetches(c, s, gva, drop);
+    /* All paging-structure caches of the PCID (4.10.4.1). */
+    s->walks.generation++;
     if (s == &c->mmu->slot[c->mmu->current])
         tlb_tell_dropped(c);
+}
+
+/* May a global translation of gva be in that slot? */
+static bool has_global(const struct tlb_slot *s, gva_t gva)
+{
+    return page_set_has(&s->global, gva, 0) || page_set_has_large(&s->global, gva) ||
+           page_set_has(&s->fetched[KIND_GLOBAL], gva, 0) ||
+           page_set_has_large(&s->fetched_large[KIND_GLOBAL], gva);
 }
 
 void x86_tlb_flush_all(struct x86_vcpu *c)
 {
     slots_flush(c, DROP_ALL);
-    c->mmu->last_range.bytes = 0;
+    c->mmu->ranges[0].bytes = c->mmu->ranges[1].bytes = 0;
 }
 
 void x86_tlb_reset(struct x86_vcpu *c)
@@ -327,9 +333,13 @@ void x86_tlb_flush_all_nonglobal(struct x86_vcpu *c)
 void x86_tlb_flush_page(struct x86_vcpu *c, gva_t gva)
 {
     /* INVLPG also takes global translations of other PCIDs (4.10.4.1). */
-    for (unsigned s = 0; s < TLB_PCID_SLOTS; s++)
-        slot_flush_page(c, &c->mmu->slot[s], gva,
-                        s == c->mmu->current ? DROP_ALL : DROP_GLOBAL);
+    for (unsigned s = 0; s < TLB_PCID_SLOTS; s++) {
+        struct tlb_slot *slot = &c->mmu->slot[s];
+        if (s == c->mmu->current)
+            slot_flush_page(c, slot, gva, DROP_ALL);
+        else if (has_global(slot, gva))
+            slot_flush_page(c, slot, gva, DROP_GLOBAL);
+    }
 }
 
 void x86_tlb_flush_pcid(struct x86_vcpu *c, unsigned pcid, bool page_only, gva_t gva)

@@ -24,26 +24,31 @@ enum pte_bits {
 
 /* ---- physical memory ---- */
 
+const struct phys_range *phys_find_range(struct x86_vcpu *c, gpa_t gpa)
+{
+    struct phys_range *r = c->mmu->ranges, found = {.base = gpa, .bytes = UINT64_MAX};
+
+    if (gpa - r[1].base < r[1].bytes)
+        return &r[1];
+    found.host = as_map(&c->vm->memory, gpa, &found.bytes, true, &found.block, &found.offset);
+    if (!found.host)
+        return NULL;
+    /* Of two that end at the same place one is the longer; else the second makes
+     * room, and the first stays what most memory is in. */
+    if (r[0].bytes && r[0].base + r[0].bytes != gpa + found.bytes &&
+        found.bytes < r[0].bytes)
+        r++;
+    *r = found;
+    return r;
+}
+
 /* The host address of guest-physical memory that is plain RAM; NULL for
  * everything else. */
 static uint8_t *phys_pointer(struct x86_vcpu *c, gpa_t gpa)
 {
-    struct phys_range *r = &c->mmu->last_range;
-    uint64_t bytes = UINT64_MAX, offset;
-    struct ram_block *block;
-    uint8_t *p;
+    const struct phys_range *r = phys_range(c, gpa);
 
-    if (likely(gpa - r->base < r->bytes))
-        return r->host + (gpa - r->base);
-    p = as_map(&c->vm->memory, gpa, &bytes, true, &block, &offset);
-    if (!p)
-        return NULL;
-    if (bytes >= PAGE_SIZE) { /* plain RAM: remember the run */
-        r->base = gpa;
-        r->host = p;
-        r->bytes = bytes;
-    }
-    return p;
+    return likely(r) ? r->host + (gpa - r->base) : NULL;
 }
 
 uint64_t walk_read(struct x86_vcpu *c, gpa_t gpa, unsigned size)
@@ -64,23 +69,26 @@ enum set_result { SET_DONE, SET_CHANGED, SET_FAR };
 static enum set_result set_bits(struct x86_vcpu *c, gpa_t gpa, unsigned size, uint64_t seen,
                                 uint64_t bits, bool far)
 {
-    uint8_t *p = phys_pointer(c, gpa);
+    const struct phys_range *r = phys_range(c, gpa);
     struct ram_block *block;
     uint64_t offset;
     bool code, done;
+    uint8_t *p;
 
-    if (!p) {
+    if (!r) {
         if (!far)
             return SET_FAR;
         walk_far_set_bits(c, gpa, size, bits);
         return SET_DONE;
     }
+    p = r->host + (gpa - r->base);
+    block = r->block;
+    offset = r->offset + (gpa - r->base);
     /* Paging structures that are also code: absurd, but then it is stale. Where
      * marks appear only now, their maker waits for us before it reads the code;
      * pages it need not wait for have marks already. */
-    code = x86_host_to_block(c, p, &block, &offset) &&
-           unlikely(atomic_load_explicit(&block->code_lines[offset >> 12], memory_order_relaxed));
-    if (code && !far)
+    code = atomic_load_explicit(&block->code_lines[offset >> 12], memory_order_relaxed);
+    if (unlikely(code) && !far)
         return SET_FAR;
     if (size == 8) {
         done = atomic_compare_exchange_strong((_Atomic uint64_t *)p, &seen, seen | bits);
@@ -89,7 +97,7 @@ static enum set_result set_bits(struct x86_vcpu *c, gpa_t gpa, unsigned size, ui
         done = atomic_compare_exchange_strong((_Atomic uint32_t *)p, &seen32,
                                               seen32 | (uint32_t)bits);
     }
-    if (done && code)
+    if (done && unlikely(code))
         x86_code_stored(c, block, offset, size);
     return done ? SET_DONE : SET_CHANGED;
 }
@@ -273,45 +281,160 @@ static enum walk_result walk_tables(struct x86_vcpu *c, gva_t gva, bool far, str
     }
 }
 
+/* ---- the paging-structure cache ---- */
+
+static struct walk_cache_entry *cache_entry(struct walk_cache *cache, gva_t gva)
+{
+    return &cache->entry[gva >> 21 & (WALK_CACHE_ENTRIES - 1)];
+}
+
+/* The end of a walk whose beginning is known. False: it must begin at the top. */
+static bool walk_cached(struct x86_vcpu *c, gva_t gva, enum x86_access access, struct walk *w,
+                        struct walk_trail *trail)
+{
+    struct walk_cache *cache = &c->mmu->slot[c->mmu->current].walks;
+    const struct walk_cache_entry *k = cache_entry(cache, gva);
+    uint64_t reserved, e;
+    unsigned at;
+
+    if (k->tag != gva >> 21 || k->generation != cache->generation)
+        return false;
+    w->w = k->gpa & WALKC_W;
+    w->u = k->gpa & WALKC_U;
+    w->x = k->gpa & WALKC_X;
+    trail->count = 0;
+    if (!k->table) {
+        w->dirty = k->gpa & WALKC_DIRTY;
+        if (access == ACCESS_WRITE && !w->dirty)
+            return false;
+        w->global = k->gpa & WALKC_GLOBAL;
+        w->pkey = k->gpa >> WALKC_PKEY_SHIFT & 15;
+        w->shift = page_shifts[k->gpa >> WALKC_SIZE_SHIFT & 3];
+        w->gpa = (k->gpa & ~(2 * MiB - 1)) | (gva & (2 * MiB - 1));
+        return true;
+    }
+    if (likely(c->s.cr4 & CR4_PAE)) {
+        trail->size = 8;
+        at = (gva >> 12 & 0x1ff) * 8;
+        e = atomic_load_explicit((const _Atomic uint64_t *)(k->table + at), memory_order_relaxed);
+        reserved = BITS(51, 0) & ~(BIT(c->model->phys_bits) - 1);
+        if (!(c->s.efer & EFER_NXE))
+            reserved |= PTE_NX;
+        if (!x86_long_mode(&c->s))
+            reserved |= BITS(62, 52);
+        w->x = w->x && !(e & PTE_NX);
+        w->pkey = e >> 59 & 15;
+        w->gpa = (e & BITS(51, 12)) | (gva & 0xfff);
+    } else {
+        trail->size = 4;
+        at = (gva >> 12 & 0x3ff) * 4;
+        e = atomic_load_explicit((const _Atomic uint32_t *)(k->table + at), memory_order_relaxed);
+        reserved = 0;
+        w->pkey = 0;
+        w->gpa = (e & 0xfffff000) | (gva & 0xfff);
+    }
+    if (!(e & PTE_P) || (e & reserved))
+        return false;
+    w->w = w->w && (e & PTE_W);
+    w->u = w->u && (e & PTE_U);
+    w->global = e & PTE_G;
+    w->dirty = e & PTE_D;
+    w->shift = 12;
+    trail->gpa[0] = (k->gpa & PAGE_MASK) + at;
+    trail->entry[0] = e;
+    trail->count = 1;
+    return true;
+}
+
+/* After a walk from the top that succeeded, with all A bits set. */
+static void cache_walk(struct x86_vcpu *c, gva_t gva, const struct walk *w,
+                       const struct walk_trail *trail)
+{
+    struct walk_cache *cache = &c->mmu->slot[c->mmu->current].walks;
+    struct walk_cache_entry *k = cache_entry(cache, gva);
+    uint64_t bits;
+
+    if (w->shift == 12) {
+        gpa_t table = trail->gpa[trail->count - 1] & PAGE_MASK;
+        k->table = phys_pointer(c, table);
+        if (!k->table) {
+            k->generation = 0;
+            return;
+        }
+        bits = WALKC_W | WALKC_U | WALKC_X;
+        for (unsigned n = 0; n + 1 < trail->count; n++) {
+            if (!(trail->entry[n] & PTE_W))
+                bits &= ~(uint64_t)WALKC_W;
+            if (!(trail->entry[n] & PTE_U))
+                bits &= ~(uint64_t)WALKC_U;
+            if (trail->size == 8 && (trail->entry[n] & PTE_NX))
+                bits &= ~(uint64_t)WALKC_X;
+        }
+        k->gpa = table | bits;
+    } else {
+        bits = (w->w ? WALKC_W : 0) | (w->u ? WALKC_U : 0) | (w->x ? WALKC_X : 0) |
+               (w->global ? WALKC_GLOBAL : 0) | (w->dirty ? WALKC_DIRTY : 0);
+        bits |= (uint64_t)w->pkey << WALKC_PKEY_SHIFT;
+        bits |= (uint64_t)page_size_index(w->shift) << WALKC_SIZE_SHIFT;
+        if (w->global) /* perhaps of a device: in no TLB */
+            page_set_add(&c->mmu->slot[c->mmu->current].global, gva, w->shift);
+        k->table = NULL;
+        k->gpa = (w->gpa & ~(2 * MiB - 1)) | bits;
+    }
+    k->tag = gva >> 21;
+    k->generation = cache->generation;
+}
+
+/* ---- walks for accesses ---- */
+
 enum walk_result walk_access(struct x86_vcpu *c, gva_t gva, enum x86_access access, bool user,
                              bool ac, bool far, struct walk *w, uint32_t *error)
 {
     struct walk_trail trail;
     uint32_t fault;
+    bool cached;
 
     if (!(c->s.cr0 & CR0_PG)) {
         *w = (struct walk){.gpa = gva, .shift = 12, .w = true, .u = true, .x = true,
                            .dirty = true};
         return WALK_OK;
     }
+    cached = walk_cached(c, gva, access, w, &trail);
+    if (cached && unlikely(!walk_allows(c, w, access, user, ac, error)))
+        cached = false;
 again:
-    switch (walk_tables(c, gva, far, w, &trail, &fault)) {
-    case WALK_OK:
-        break;
-    case WALK_FAULT:
-        *error = walk_fault(c, access, user, fault);
-        return WALK_FAULT;
-    default:
-        return WALK_FAR;
+    if (!cached) {
+        switch (walk_tables(c, gva, far, w, &trail, &fault)) {
+        case WALK_OK:
+            break;
+        case WALK_FAULT:
+            *error = walk_fault(c, access, user, fault);
+            return WALK_FAULT;
+        default:
+            return WALK_FAR;
+        }
+        if (!walk_allows(c, w, access, user, ac, error))
+            return WALK_FAULT;
     }
-    if (!walk_allows(c, w, access, user, ac, error))
-        return WALK_FAULT;
     for (unsigned n = 0; n < trail.count; n++) {
         bool leaf = n + 1 == trail.count;
         uint64_t want = PTE_A | (leaf && access == ACCESS_WRITE ? PTE_D : 0);
-        if ((trail.entry[n] & want) == want)
+        if (likely((trail.entry[n] & want) == want))
             continue;
         switch (set_bits(c, trail.gpa[n], trail.size, trail.entry[n], want, far)) {
         case SET_DONE:
             break;
-        case SET_CHANGED:
-            goto again; /* somebody changed it: look again */
+        case SET_CHANGED: /* by somebody else: look again */
+            cached = false;
+            goto again;
         default:
             return WALK_FAR;
         }
     }
     if (access == ACCESS_WRITE)
         w->dirty = true;
+    if (!cached)
+        cache_walk(c, gva, w, &trail);
     w->global = w->global && (c->s.cr4 & CR4_PGE);
     return WALK_OK;
 }
