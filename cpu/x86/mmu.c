@@ -512,7 +512,7 @@ const struct itlb_entry *x86_fetch_translate(struct x86_vcpu *c, gva_t gva)
     gva_t old = e->tag & PAGE_MASK;
     struct walk w;
     uint32_t error;
-    bool evicted;
+    bool evicted, was_global = e->global;
 
     if (walk_access(c, gva, ACCESS_FETCH, user, false, true, &w, &error) != WALK_OK)
         x86_raise_page_fault(c, gva, error);
@@ -529,6 +529,6 @@ const struct itlb_entry *x86_fetch_translate(struct x86_vcpu *c, gva_t gva)
     slot->itlb.any = true;
     note_fetched(slot, gva, &w);
     if (evicted && c->vm->deterministic && c->engine_ops->fetch_dropped)
-        c->engine_ops->fetch_dropped(c, false, old, true);
+        c->engine_ops->fetch_dropped(c, false, old, was_global);
     return e;
 }

@@ -255,21 +255,26 @@ static void itlb_flush_page(struct itlb *t, gva_t gva, enum tlb_drop drop, bool 
 static void slot_flush_fetches(struct x86_vcpu *c, struct tlb_slot *s, gva_t gva,
                                enum tlb_drop drop)
 {
-    bool page = false, large = false;
+    bool any = false, large = false, global = false;
 
     for (unsigned k = 0; k < KINDS; k++) {
         if (drop & 1u << k) {
-            page |= page_set_has(&s->fetched[k], gva, 0);
-            large |= page_set_has_large(&s->fetched_large[k], gva);
+            bool of_page = page_set_has(&s->fetched[k], gva, 0);
+            bool of_large = page_set_has_large(&s->fetched_large[k], gva);
+            any |= of_page || of_large;
+            large |= of_large;
+            global |= k == KIND_GLOBAL && (of_page || of_large);
         }
     }
-    if (!page && !large)
+    if (!any)
         return;
     itlb_flush_page(&s->itlb, gva, drop, large);
-    if (s != &c->mmu->slot[c->mmu->current])
-        s->drop_pending = s->drop_pending_global = true;
-    else
-        tell_fetch_dropped(c, large, gva & PAGE_MASK, true);
+    if (s == &c->mmu->slot[c->mmu->current]) {
+        tell_fetch_dropped(c, large, gva & PAGE_MASK, global);
+    } else {
+        s->drop_pending = true;
+        s->drop_pending_global |= global;
+    }
 }
 
 /* Fragments of one large page go together (SDM Vol. 3, 4.10.2.3). */

@@ -185,8 +185,8 @@ struct x86_engine_ops {
      * A valid entry that made room for another is told of in deterministic
      * machines only: there engines have to agree on when page tables are walked. */
     void (*tlb_dropped)(struct x86_vcpu *c);
-    /* Translations for instruction fetch of the current slot: all, or those of one
-     * page; those of global pages only if global_too. Called only where such a
+    /* Translations for instruction fetch of the current slot: all, or that of one
+     * page; of global pages only if global_too. Called only where such a
      * page may have been fetched from; entries that made room for others as above.
      * What happens to another slot is told when that becomes the current one. */
     void (*fetch_dropped)(struct x86_vcpu *c, bool all, gva_t page, bool global_too);
