@@ -10,18 +10,38 @@
 
 #define BLOCK_MAX 40
 
-/* Of enum x86_gpr; what string instructions and the stack move is among them. */
-static const uint8_t pointers[] = {X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI};
+/* What string instructions and the stack move is among them. */
+static const struct block_plan plain = {
+    .pointer = {X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI},
+    .pointers = 5,
+};
 
-static bool is_pointer(ZydisRegister reg)
+/* The number of the general register that this is part of, or -1. */
+static int general_register(ZydisRegister reg)
 {
     ZydisRegister large = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
 
-    for (unsigned n = 0; n < ARRAY_SIZE(pointers); n++) {
-        if (large == (ZydisRegister)(ZYDIS_REGISTER_RAX + pointers[n]))
+    if (large < ZYDIS_REGISTER_RAX || large > ZYDIS_REGISTER_R15)
+        return -1;
+    return (int)large - ZYDIS_REGISTER_RAX;
+}
+
+static bool is_pointer(const struct block_plan *plan, ZydisRegister reg)
+{
+    int number = general_register(reg);
+
+    for (unsigned n = 0; n < plan->pointers; n++) {
+        if (number == plan->pointer[n])
             return true;
     }
     return false;
+}
+
+static bool is_fixed(const struct block_plan *plan, ZydisRegister reg)
+{
+    int number = general_register(reg);
+
+    return number >= 0 && (plan->fixed >> number & 1);
 }
 
 static bool is_stack_pointer(ZydisRegister reg)
@@ -35,7 +55,8 @@ static bool is_near_branch(const struct insn_decoded *d)
            d->z.operand_count_visible;
 }
 
-static bool is_allowed(struct rng *r, const struct insn_decoded *d, enum code_size mode)
+static bool is_allowed(struct rng *r, const struct block_plan *plan, const struct insn_decoded *d,
+                       enum code_size mode)
 {
     const ZydisDecodedInstruction *z = &d->z;
     bool moves_pointers = z->meta.category == ZYDIS_CATEGORY_STRINGOP;
@@ -98,6 +119,8 @@ static bool is_allowed(struct rng *r, const struct insn_decoded *d, enum code_si
     if (z->attributes &
         (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS | ZYDIS_ATTRIB_HAS_SEGMENT_CS))
         return false;
+    if (plan->no_strings && z->meta.category == ZYDIS_CATEGORY_STRINGOP)
+        return false;
     for (unsigned n = 0; n < z->operand_count; n++) {
         const ZydisDecodedOperand *o = &d->op[n];
 
@@ -112,7 +135,9 @@ static bool is_allowed(struct rng *r, const struct insn_decoded *d, enum code_si
         if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT &&
             z->mnemonic != ZYDIS_MNEMONIC_CALL && z->mnemonic != ZYDIS_MNEMONIC_JMP)
             return false;
-        if ((o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && is_pointer(o->reg.value) &&
+        if ((o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && is_fixed(plan, o->reg.value))
+            return false;
+        if ((o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && is_pointer(plan, o->reg.value) &&
             (!moves_pointers || o->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN))
             return false;
     }
@@ -120,8 +145,8 @@ static bool is_allowed(struct rng *r, const struct insn_decoded *d, enum code_si
 }
 
 /* Puts the memory operand, if there is one, on top of a pointer. */
-static unsigned rebase(struct rng *r, const struct insn_decoded *d, enum code_size mode,
-                       uint8_t out[15])
+static unsigned rebase(struct rng *r, const struct block_plan *plan, const struct insn_decoded *d,
+                       enum code_size mode, uint8_t out[15])
 {
     ZydisEncoderRequest q;
     ZyanUSize bytes = 15;
@@ -132,7 +157,7 @@ static unsigned rebase(struct rng *r, const struct insn_decoded *d, enum code_si
         return 0;
     for (unsigned n = 0; n < q.operand_count; n++) {
         ZydisEncoderOperand *o = &q.operands[n];
-        unsigned base = pointers[rng_below(r, ARRAY_SIZE(pointers))];
+        unsigned base = plan->pointer[rng_below(r, plan->pointers)];
 
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;
@@ -157,8 +182,8 @@ static unsigned rebase(struct rng *r, const struct insn_decoded *d, enum code_si
     return (unsigned)bytes;
 }
 
-static unsigned next_instruction(struct rng *r, const struct insn_forms *f, enum code_size mode,
-                                 uint8_t out[15], struct insn_decoded *d)
+unsigned block_instruction(struct rng *r, const struct insn_forms *f, const struct block_plan *plan,
+                           enum code_size mode, uint8_t out[15], struct insn_decoded *d)
 {
     for (unsigned attempt = 0; attempt < 400; attempt++) {
         const struct insn_form *form = &f->form[rng_below(r, f->count)];
@@ -171,14 +196,14 @@ static unsigned next_instruction(struct rng *r, const struct insn_forms *f, enum
         if (!form->t[mode].valid)
             continue;
         n = gen_bytes(r, form, mode, out, d);
-        if (!n || !is_allowed(r, d, mode))
+        if (!n || !is_allowed(r, plan, d, mode))
             continue;
         for (unsigned k = 0; k < d->z.operand_count_visible; k++)
             memory |= d->op[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
                       d->op[k].mem.type == ZYDIS_MEMOP_TYPE_MEM;
         if (memory) {
-            n = rebase(r, d, mode, out);
-            if (!n || !insn_decode(mode, out, n, d) || !is_allowed(r, d, mode))
+            n = rebase(r, plan, d, mode, out);
+            if (!n || !insn_decode(mode, out, n, d) || !is_allowed(r, plan, d, mode))
                 continue;
         }
         if (is_near_branch(d) && d->z.raw.imm[0].size == 16 && mode != CODE_16)
@@ -204,7 +229,7 @@ bool gen_block(const struct insn_forms *f, struct insn_case *k)
     k->count = 0;
     for (unsigned n = 0; n < count; n++) {
         struct insn_decoded d;
-        unsigned length = next_instruction(&r, f, k->mode, k->code + bytes, &d);
+        unsigned length = block_instruction(&r, f, &plain, k->mode, k->code + bytes, &d);
 
         if (!length)
             continue;
@@ -263,12 +288,12 @@ bool gen_block(const struct insn_forms *f, struct insn_case *k)
     }
     base = case_segment_base(k, ZYDIS_REGISTER_DS);
     k->in.rip = k->code_address - case_segment_base(k, ZYDIS_REGISTER_CS);
-    for (unsigned n = 0; n < ARRAY_SIZE(pointers); n++) {
+    for (unsigned n = 0; n < plain.pointers; n++) {
         static const uint16_t pages[] = {0x1800, 0x1c00, 0x2000, 0x2400, 0x6400, 0x6800, 0x8800};
 
-        k->in.gpr[pointers[n]] = DATA_BASE + pages[rng_below(&r, ARRAY_SIZE(pages))] - base;
+        k->in.gpr[plain.pointer[n]] = DATA_BASE + pages[rng_below(&r, ARRAY_SIZE(pages))] - base;
         if (rng_percent(&r, 4))
-            k->in.gpr[pointers[n]] += 0x800;
+            k->in.gpr[plain.pointer[n]] += 0x800;
     }
     if (rng_percent(&r, 80))
         k->in.gpr[X86_RCX] = rng_below(&r, 60);

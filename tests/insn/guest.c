@@ -1,6 +1,6 @@
 /*
- * The interpreter's side of the instruction tests: a machine with one
- * processor in user mode, with the tables that the host's kernel would have.
+ * An engine's side of the instruction tests: a machine with one processor in
+ * user mode, with the tables that the host's kernel would have.
  * Every interrupt vector leads to a HLT of its own on a supervisor page, so
  * that a case ends as a guest kernel would see it: the frame on the stack of
  * ring 0, CR2, and where the processor stands tells the vector.
@@ -142,7 +142,8 @@ static void build_tables(struct guest *g)
     memset(physical(g, GPA_CODE), CODE_FILL, CODE_BYTES);
     for (unsigned n = 0; n < DATA_PAGES; n++) {
         map_page(g, data_page[n].address, GPA_DATA + n * 0x1000,
-                 PTE_U | PTE_NX | (data_page[n].right == PAGE_RW ? PTE_W : 0));
+                 PTE_U | (data_page[n].right == PAGE_RWX ? 0 : PTE_NX) |
+                     (data_page[n].right == PAGE_RO ? 0 : PTE_W));
         memcpy(physical(g, GPA_DATA + n * 0x1000), g->background[n], 4096);
     }
 }
@@ -195,7 +196,8 @@ static void build_start(struct guest *g)
     g->start = *s;
 }
 
-struct guest *guest_create(const uint8_t background[DATA_PAGES][4096])
+struct guest *guest_create(const uint8_t background[DATA_PAGES][4096],
+                           const struct x86_engine_ops *engine)
 {
     struct vm_config config = {.deterministic = true, .seed = 1};
     struct guest *g = aligned_alloc(64, align_up(sizeof *g, 64));
@@ -214,7 +216,7 @@ struct guest *guest_create(const uint8_t background[DATA_PAGES][4096])
     g->region = (struct region){.name = "ram", .size = GUEST_RAM, .ram = g->ram};
     region_add(&g->vm->memory, &g->region);
     g->bus = apic_bus_create(g->vm);
-    g->cpu = x86_vcpu_create(g->vm, &g->model, &interp_engine, &err);
+    g->cpu = x86_vcpu_create(g->vm, &g->model, engine, &err);
     if (!g->bus || !g->cpu)
         goto fail;
     apic_bus_add(g->bus, g->cpu);
@@ -235,13 +237,37 @@ void guest_destroy(struct guest *g)
 
 /* ---- one case ---- */
 
+static uint64_t code_gpa(const struct insn_case *k)
+{
+    if (k->code_address >= SELF_BASE)
+        return GPA_DATA + PLAIN_PAGES * 0x1000 + (k->code_address - SELF_BASE);
+    return GPA_CODE + (k->code_address - CODE_BASE);
+}
+
+/* Writes only where that changes something: unchanged code stays translated. */
+static void put_code(struct guest *g, uint64_t gpa, const uint8_t *code, uint64_t bytes)
+{
+    if (!memcmp(physical(g, gpa), code, bytes))
+        return;
+    memcpy(physical(g, gpa), code, bytes);
+    ram_block_written(g->ram, gpa, bytes);
+}
+
 static void load_case(struct guest *g, const struct insn_case *k)
 {
     struct x86_vcpu *c = g->cpu;
     struct x86_cpu *s = &c->s;
-    uint64_t offset = k->code_address - CODE_BASE;
 
-    for (unsigned n = 0; n < DATA_PAGES; n++) {
+    if (k->writes_code) {
+        uint8_t page[2 * 4096];
+
+        memset(page, CODE_FILL, sizeof page);
+        memcpy(page + (k->code_address - SELF_BASE), k->code, k->code_bytes);
+        put_code(g, GPA_DATA + PLAIN_PAGES * 0x1000, page, sizeof page);
+    } else {
+        put_code(g, code_gpa(k), k->code, k->code_bytes);
+    }
+    for (unsigned n = 0; n < PLAIN_PAGES; n++) {
         if (data_page[n].right == PAGE_RW)
             memcpy(physical(g, GPA_DATA + n * 0x1000), g->background[n], 4096);
     }
@@ -254,9 +280,6 @@ static void load_case(struct guest *g, const struct insn_case *k)
                        k->patch_data + k->patch[p].offset, k->patch[p].bytes);
         }
     }
-    memcpy((uint8_t *)physical(g, GPA_CODE) + offset, k->code, k->code_bytes);
-    ram_block_written(g->ram, GPA_CODE + offset, k->code_bytes);
-
     g->start.icount = s->icount;
     *s = g->start;
     memcpy(s->reg, k->in.gpr, sizeof k->in.gpr);
@@ -274,7 +297,7 @@ static void load_case(struct guest *g, const struct insn_case *k)
     x86_state_changed(c);
 }
 
-static void save_case(struct guest *g, struct insn_result *r)
+static void save_case(struct guest *g, const struct insn_case *k, struct insn_result *r)
 {
     struct x86_cpu *s = &g->cpu->s;
     uint64_t gate = s->reg[X86_RIP] - (SYSTEM_BASE + SYS_GATES);
@@ -283,13 +306,15 @@ static void save_case(struct guest *g, struct insn_result *r)
     memcpy(r->out.gpr, s->reg, sizeof r->out.gpr);
     r->error = 0;
     r->cr2 = 0;
+    r->retired = s->icount - g->start.icount;
+    r->dr6 = s->dr6;
     for (unsigned n = 0; n < X86_SEG_COUNT; n++)
         r->out.sel[n] = s->seg[n].selector;
     r->out.fs_base = s->seg[X86_FS].base;
     r->out.gs_base = s->seg[X86_GS].base;
     r->out.x = s->x;
     for (unsigned n = 0; n < DATA_PAGES; n++) {
-        if (data_page[n].right == PAGE_RW)
+        if (case_writes(k, n))
             memcpy(r->mem[n], physical(g, GPA_DATA + n * 0x1000), 4096);
     }
     if (s->activity != X86_HALTED || s->cpl != 0 || gate >= 256 * GATE_BYTES) {
@@ -312,17 +337,40 @@ static void save_case(struct guest *g, struct insn_result *r)
         r->cr2 = s->cr2;
 }
 
-void guest_run(struct guest *g, const struct insn_case *k, struct insn_result *r)
+static void run_case(struct guest *g, const struct insn_case *k, struct insn_result *r)
 {
     struct x86_vcpu *c = g->cpu;
-    uint64_t offset = k->code_address - CODE_BASE;
 
     load_case(g, k);
     for (uint64_t end = c->s.icount + GUEST_BUDGET; c->s.icount < end;) {
         if (c->engine_ops->run(c, end - c->s.icount) != VCPU_EXIT_EVENT)
             break;
     }
-    save_case(g, r);
-    memset((uint8_t *)physical(g, GPA_CODE) + offset, CODE_FILL, k->code_bytes);
-    ram_block_written(g->ram, GPA_CODE + offset, k->code_bytes);
+    save_case(g, k, r);
+}
+
+static void remove_code(struct guest *g, const struct insn_case *k)
+{
+    memset((uint8_t *)g->ram->host + code_gpa(k), CODE_FILL, k->code_bytes);
+    ram_block_written(g->ram, code_gpa(k), k->code_bytes);
+}
+
+void guest_run(struct guest *g, const struct insn_case *k, struct insn_result *r)
+{
+    run_case(g, k, r);
+    remove_code(g, k);
+}
+
+unsigned guest_repeat(struct guest *g, const struct insn_case *k, unsigned times,
+                      const struct insn_result *expected, struct insn_result *out)
+{
+    unsigned different = 0;
+
+    for (unsigned run = 1; run <= times && !different; run++) {
+        run_case(g, k, out);
+        if (!result_identical(k, expected, out))
+            different = run;
+    }
+    remove_code(g, k);
+    return different;
 }

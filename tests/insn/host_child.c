@@ -118,7 +118,7 @@ static void load_x(uint8_t *fp, const struct x86_xsave *x)
     copy(fp + 512, &bv, 8);
 }
 
-static void save_case(struct insn_result *r, const ucontext_t *u)
+static void save_case(struct insn_result *r, const struct insn_case *k, const ucontext_t *u)
 {
     const greg_t *g = u->uc_mcontext.gregs;
     uint64_t csgsfs = (uint64_t)g[REG_CSGSFS];
@@ -146,7 +146,7 @@ static void save_case(struct insn_result *r, const ucontext_t *u)
     r->error = (uint32_t)g[REG_ERR];
     r->cr2 = r->vector == VEC_PF ? (uint64_t)g[REG_CR2] : 0;
     for (unsigned n = 0; n < DATA_PAGES; n++) {
-        if (data_page[n].right == PAGE_RW)
+        if (case_writes(k, n))
             copy(r->mem[n], (const void *)data_page[n].address, 4096);
     }
 }
@@ -161,18 +161,25 @@ static void load_flags(uint64_t rflags)
                      : "cc", "memory");
 }
 
+static uint8_t *code_at(const struct insn_case *k)
+{
+    if (k->code_address >= SELF_BASE)
+        return (uint8_t *)k->code_address;
+    return code_view + (k->code_address - CODE_BASE);
+}
+
 static void load_case(const struct insn_case *k, ucontext_t *u)
 {
     greg_t *g = u->uc_mcontext.gregs;
     const struct insn_state *s = &k->in;
 
     for (unsigned n = 0; n < DATA_PAGES; n++) {
-        if (data_page[n].right == PAGE_RW)
+        if (case_writes(k, n))
             copy((void *)data_page[n].address, shared->background[n], 4096);
     }
     for (unsigned n = 0; n < k->patches; n++)
         copy((void *)k->patch[n].address, k->patch_data + k->patch[n].offset, k->patch[n].bytes);
-    copy(code_view + (k->code_address - CODE_BASE), k->code, k->code_bytes);
+    copy(code_at(k), k->code, k->code_bytes);
 
     for (unsigned n = 0; n < 16; n++)
         g[greg_of[n]] = (greg_t)s->gpr[n];
@@ -231,10 +238,10 @@ static void on_signal(int number, siginfo_t *info, void *context)
         }
     }
     if (is_running) {
-        save_case(r, u);
+        save_case(r, k, u);
         if (number == SIGALRM)
             r->vector = VECTOR_TIMEOUT;
-        fill(code_view + (k->code_address - CODE_BASE), CODE_FILL, k->code_bytes);
+        fill(code_at(k), CODE_FILL, k->code_bytes);
     }
     is_running = false;
     next_case(u);
@@ -272,7 +279,8 @@ static void map_memory(void)
     memset(code_view, CODE_FILL, CODE_BYTES);
     map(CODE_BASE, CODE_BYTES, PROT_READ | PROT_EXEC, fd);
     for (unsigned n = 0; n < DATA_PAGES; n++) {
-        map(data_page[n].address, 4096, PROT_READ | PROT_WRITE, -1);
+        map(data_page[n].address, 4096,
+            PROT_READ | PROT_WRITE | (data_page[n].right == PAGE_RWX ? PROT_EXEC : 0), -1);
         memcpy((void *)data_page[n].address, shared->background[n], 4096);
         if (data_page[n].right == PAGE_RO)
             mprotect((void *)data_page[n].address, 4096, PROT_READ);

@@ -1,6 +1,10 @@
 /*
- * The instruction tests: random instructions on the host processor and in the
- * interpreter, from the same state, with everything compared.
+ * The instruction tests: random instructions on the host processor, in the
+ * interpreter and in another engine, from the same state, with everything
+ * compared: the interpreter with the host, as far as the manual says what has to
+ * come out (known.c); the engine with the interpreter, bit for bit, retired
+ * instructions included, many times over, because an engine may do something
+ * else with code that is hot.
  *
  * One case is one state, some code and some memory. The memory layout below is
  * the same, at the same linear addresses, in the host's child process
@@ -9,9 +13,10 @@
  *
  *   forms.c   which instruction forms there are
  *   gen.c     from a form and a seed to a case (operands.c, values.c help)
- *   block.c   blocks of instructions
+ *   block.c   blocks of instructions of all kinds
  *   host.c    cases to and from the child that runs them on this processor
- *   guest.c   cases in the interpreter
+ *   program.c programs: loops, calls, hot code, code that changes itself
+ *   guest.c   cases in an engine
  *   known.c   differences that are right, each with its reason
  *   report.c  comparison and reports
  */
@@ -32,19 +37,23 @@
 #define DATA_BASE 0x20000000ull
 #define HIGH_BASE 0x7e0000000000ull /* 64-bit code only */
 
-enum page_right { PAGE_NONE, PAGE_RO, PAGE_RW };
+enum page_right { PAGE_NONE, PAGE_RO, PAGE_RW, PAGE_RWX };
 
 struct page_info {
     uint64_t address;
     enum page_right right;
 };
 
-/* All mapped data pages; their neighbours are unmapped unless listed. */
-#define DATA_PAGES 7
+/* All mapped data pages; their neighbours are unmapped unless listed. The last
+ * ones hold the code that writes to itself: they count only in a case that says
+ * so. */
+#define DATA_PAGES 9
+#define PLAIN_PAGES 7
+#define SELF_BASE (CODE_BASE + 0x4000)
 static const struct page_info data_page[DATA_PAGES] = {
     {DATA_BASE + 0x1000, PAGE_RW}, {DATA_BASE + 0x2000, PAGE_RW}, {DATA_BASE + 0x3000, PAGE_RO},
     {DATA_BASE + 0x5000, PAGE_RO}, {DATA_BASE + 0x6000, PAGE_RW}, {DATA_BASE + 0x8000, PAGE_RW},
-    {HIGH_BASE + 0x1000, PAGE_RW},
+    {HIGH_BASE + 0x1000, PAGE_RW}, {SELF_BASE, PAGE_RWX}, {SELF_BASE + 0x1000, PAGE_RWX},
 };
 
 /* ---- segments ---- */
@@ -113,6 +122,7 @@ struct insn_case {
     uint64_t code_address; /* linear */
     uint32_t code_bytes;
     uint32_t count; /* instructions */
+    uint32_t writes_code; /* lies at SELF_BASE, and those pages count */
     uint8_t code[INSN_CODE_MAX];
     uint32_t patches;
     struct insn_patch patch[INSN_PATCHES];
@@ -126,9 +136,17 @@ struct insn_result {
     int32_t vector; /* enum x86_vector, or VECTOR_* */
     uint32_t error;
     uint64_t cr2; /* #PF only */
+    uint64_t retired, dr6; /* in an engine only */
     struct insn_state out;
-    uint8_t mem[DATA_PAGES][4096]; /* only writable pages are filled in */
+    uint8_t mem[DATA_PAGES][4096]; /* only of pages that case_writes() */
 };
+
+/* Is a page one that this case may have changed? */
+static inline bool case_writes(const struct insn_case *k, unsigned page)
+{
+    return data_page[page].right == PAGE_RW ||
+           (data_page[page].right == PAGE_RWX && k->writes_code);
+}
 
 /* ---- shared with the child ---- */
 
@@ -222,10 +240,22 @@ void value_state(struct rng *r, struct insn_state *s, enum code_size mode);
 /* False: this form does not exist in that mode, or nothing came of it. */
 bool gen_case(const struct insn_forms *f, struct insn_case *k);
 bool gen_block(const struct insn_forms *f, struct insn_case *k);
+bool gen_program(const struct insn_forms *f, struct insn_case *k);
 unsigned gen_bytes(struct rng *r, const struct insn_form *form, enum code_size mode,
                    uint8_t out[15], struct insn_decoded *d);
 void gen_operands(struct rng *r, struct insn_case *k, struct insn_decoded *d, uint8_t *code,
                   uint64_t address);
+
+/* What the instructions of a block may do with registers. */
+struct block_plan {
+    uint8_t pointer[5]; /* into the test's memory; instructions do not write them */
+    uint8_t pointers;
+    uint32_t fixed; /* mask of others that are not written, by nothing at all */
+    bool no_strings; /* their registers are no pointers */
+};
+/* A random instruction of any form that goes along with that; its bytes, or 0. */
+unsigned block_instruction(struct rng *r, const struct insn_forms *f, const struct block_plan *plan,
+                           enum code_size mode, uint8_t out[15], struct insn_decoded *d);
 void case_patch(struct insn_case *k, uint64_t address, const void *data, unsigned bytes);
 uint64_t case_segment_base(const struct insn_case *k, ZydisRegister seg);
 
@@ -242,9 +272,16 @@ void host_wait(struct host *h);
 /* ---- guest.c ---- */
 
 struct guest;
-struct guest *guest_create(const uint8_t background[DATA_PAGES][4096]);
+struct x86_engine_ops;
+struct guest *guest_create(const uint8_t background[DATA_PAGES][4096],
+                           const struct x86_engine_ops *engine);
 void guest_destroy(struct guest *g);
 void guest_run(struct guest *g, const struct insn_case *k, struct insn_result *out);
+/* Several times from the same state, the code staying where it is, so that it
+ * gets hot. Which run, from 1, was the first whose result is not as expected,
+ * with that result in out; 0: none. */
+unsigned guest_repeat(struct guest *g, const struct insn_case *k, unsigned times,
+                      const struct insn_result *expected, struct insn_result *out);
 
 /* ---- known.c ---- */
 
@@ -278,10 +315,21 @@ uint32_t known_ignore(const struct insn_case *k, const struct insn_result *host,
 
 /* ---- report.c ---- */
 
-bool result_equal(const struct insn_shared *sh, const struct insn_case *k,
-                  const struct insn_result *host, const struct insn_result *guest);
-void result_report(const struct insn_shared *sh, const struct insn_forms *f,
-                   const struct insn_case *k, const struct insn_result *host,
-                   const struct insn_result *guest, const char *command);
+bool result_equal(const struct insn_case *k, const struct insn_result *host,
+                  const struct insn_result *guest);
+/* Of two engines: bit for bit. */
+bool result_identical(const struct insn_case *k, const struct insn_result *a,
+                      const struct insn_result *b);
+
+/* What is told of a difference; strict: between engines. */
+struct insn_finding {
+    const struct insn_case *k;
+    const char *name[2];
+    const struct insn_result *result[2];
+    bool strict;
+    unsigned run; /* of how often it ran, or 0 */
+    const char *command;
+};
+void result_report(const struct insn_forms *f, const struct insn_finding *finding);
 
 #endif

@@ -1,12 +1,19 @@
 /*
- * insn_test: random instructions on the host processor and in Vireo's
- * interpreter. The same seed makes the same cases.
+ * insn_test: random instructions, blocks of them and small programs on the host
+ * processor, in Vireo's interpreter and in another of its engines. The same
+ * seed makes the same cases.
  *
  * usage: insn_test [--seed N] [--seconds N] [--cases N] [--only TEXT[|TEXT]..]
- *                  [--blocks] [--max-reports N]
+ *                  [--blocks | --programs] [--engine NAME] [--repeat N]
+ *                  [--no-host] [--max-reports N]
  *        insn_test --seed N --form F --mode M --case N   (one case, with report)
  *        insn_test --list-forms | --check-forms FILE
+ *
+ * --engine: beside the interpreter (auto); with interp alone there is nothing
+ * to compare it with but the host. --repeat: how often that engine runs each
+ * case, 20. --no-host: the engines only, with several times as many cases.
  */
+#include "engine/engine.h"
 #include "tests/insn/insn.h"
 
 #include <getopt.h>
@@ -21,8 +28,10 @@ struct options {
     uint64_t seed, cases, number;
     double seconds;
     const char *only, *check_forms;
-    bool list, blocks, is_single;
-    unsigned form, mode, max_reports;
+    const struct x86_engine_ops *engine;
+    bool list, is_single, no_host;
+    enum { SINGLES, BLOCKS, PROGRAMS } kind;
+    unsigned form, mode, max_reports, repeat;
 };
 
 struct run {
@@ -31,9 +40,10 @@ struct run {
     unsigned *chosen; /* forms that --only names, times modes */
     unsigned chosen_count;
     struct host *host;
-    struct guest *guest;
+    struct guest *guest, *other; /* the interpreter, and an engine that is not or NULL */
     struct insn_shared *sh;
-    struct insn_result *guest_result;
+    struct insn_result *guest_result, *other_result;
+    unsigned other_run; /* which of its runs differs, or 0 */
     uint64_t next, done, mismatches, faults;
     struct insn_case trimmed;
     struct insn_form **failed_form;
@@ -186,101 +196,174 @@ static void make_case(struct run *r, struct insn_case *k)
             fprintf(stderr, "insn_test: that form does not exist in that mode\n");
             exit(1);
         }
-    } while (!(r->o.blocks ? gen_block(&r->forms, k) : gen_case(&r->forms, k)));
+        k->writes_code = 0;
+    } while (!(r->o.kind == BLOCKS     ? gen_block(&r->forms, k)
+               : r->o.kind == PROGRAMS ? gen_program(&r->forms, k)
+                                       : gen_case(&r->forms, k)));
 }
 
-static void report(struct run *r, const struct insn_case *k, const struct insn_result *host,
-                   const struct insn_result *guest)
+/* ---- running and comparing ---- */
+
+enum difference { DIFFER_NOT, DIFFER_FROM_HOST, DIFFER_ENGINES };
+
+/* The interpreter, then the other engine as often as is wanted. */
+static void run_guests(struct run *r, const struct insn_case *k, struct insn_result *result)
 {
+    guest_run(r->guest, k, result);
+    r->other_run =
+        r->other ? guest_repeat(r->other, k, r->o.repeat, result, r->other_result) : 0;
+}
+
+static void report(struct run *r, const struct insn_case *k, enum difference difference,
+                   const struct insn_result *host, const struct insn_result *guest)
+{
+    static const char *const option[] = {"", " --blocks", " --programs"};
+    bool strict = difference == DIFFER_ENGINES;
     char command[200];
+    struct insn_finding finding = {
+        .k = k,
+        .name = {strict ? "interp" : "host", strict ? r->o.engine->name : "vireo"},
+        .result = {strict ? guest : host, strict ? r->other_result : guest},
+        .strict = strict,
+        .run = strict ? r->other_run : 0,
+        .command = command,
+    };
     struct insn_form *form = &r->forms.form[k->form];
     unsigned seen = 0;
 
     /* One report a form is enough. */
-    for (unsigned n = 0; n < r->failed_count && !r->o.blocks; n++)
+    for (unsigned n = 0; n < r->failed_count && r->o.kind == SINGLES; n++)
         seen += r->failed_form[n] == form;
     if (seen || r->failed_count >= r->o.max_reports)
         return;
     r->failed_form[r->failed_count++] = form;
-    snprintf(command, sizeof command, "insn_test --seed %llu --form %u --mode %u --case %llu%s",
+    snprintf(command, sizeof command,
+             "insn_test --seed %llu --form %u --mode %u --case %llu%s --engine %s --repeat %u%s",
              (unsigned long long)k->seed, k->form, k->mode, (unsigned long long)k->number,
-             r->o.blocks ? " --blocks" : "");
-    result_report(r->sh, &r->forms, k, host, guest, command);
+             option[r->o.kind], r->o.engine->name, r->o.repeat, r->o.no_host ? " --no-host" : "");
+    result_report(&r->forms, &finding);
 }
 
-/* The first instructions of a block that are enough to differ. */
-static void trim(struct run *r, struct insn_case *k)
+/* Does this case differ in that way? Its results are in place 0 then. */
+static bool differs(struct run *r, const struct insn_case *k, enum difference difference)
 {
-    struct insn_case *part = &r->sh->batch[0][0];
-    unsigned at = 0;
+    struct insn_case *first = &r->sh->batch[0][0];
 
-    r->trimmed = *k;
-    for (unsigned n = 1; n < r->trimmed.count; n++) {
-        struct insn_decoded d;
+    if (difference == DIFFER_ENGINES) {
+        run_guests(r, k, &r->guest_result[0]);
+        return r->other_run != 0;
+    }
+    *first = *k;
+    host_start(r->host, 0, 1);
+    guest_run(r->guest, k, &r->guest_result[0]);
+    host_wait(r->host);
+    return !result_equal(k, &r->sh->result[0], &r->guest_result[0]);
+}
 
-        if (!insn_decode(r->trimmed.mode, r->trimmed.code + at, r->trimmed.code_bytes - at, &d))
-            break;
-        at += d.z.length;
-        *part = r->trimmed;
-        part->code_bytes = at;
-        host_start(r->host, 0, 1);
-        guest_run(r->guest, part, &r->guest_result[0]);
+/* Of a block what it takes to differ: the rest becomes NOPs, or goes. */
+static void trim(struct run *r, const struct insn_case *k, enum difference difference)
+{
+    struct insn_case *best = &r->trimmed, attempt;
+    struct insn_decoded d;
+    unsigned at, left = 0, end = 0;
+
+    *best = *k;
+    if (differs(r, best, difference)) {
+        for (at = 0; at < best->code_bytes; at += d.z.length) {
+            attempt = *best;
+            if (!insn_decode(best->mode, best->code + at, best->code_bytes - at, &d))
+                break;
+            memset(attempt.code + at, 0x90, d.z.length);
+            if (memcmp(attempt.code, best->code, best->code_bytes) &&
+                differs(r, &attempt, difference)) {
+                *best = attempt;
+            } else {
+                left++;
+                end = at + d.z.length;
+            }
+        }
+        attempt = *best;
+        attempt.code_bytes = MAX(end, 1u);
+        if (differs(r, &attempt, difference))
+            *best = attempt;
+        printf("%u of %u instructions are enough:\n", left, best->count);
+    } else {
+        printf("it did not happen again, here is the last run:\n");
+    }
+    differs(r, best, difference);
+    report(r, best, difference, &r->sh->result[0], &r->guest_result[0]);
+}
+
+static void found(struct run *r, const struct insn_case *k, enum difference difference,
+                  const struct insn_result *host, const struct insn_result *guest)
+{
+    struct insn_case copy = *k;
+
+    r->mismatches++;
+    if (r->failed_count >= r->o.max_reports)
+        return;
+    if (r->o.kind == SINGLES)
+        report(r, &copy, difference, host, guest);
+    else
+        trim(r, &copy, difference);
+}
+
+/* Runs a batch; the results of the host are gone once something was found. */
+static void run_batch(struct run *r, unsigned which, unsigned count)
+{
+    struct insn_case *batch = r->sh->batch[which];
+    unsigned other_at = count;
+
+    if (!r->o.no_host)
+        host_start(r->host, which, count);
+    for (unsigned n = 0; n < count && other_at == count; n++) {
+        run_guests(r, &batch[n], &r->guest_result[n]);
+        if (r->other_run)
+            other_at = n;
+    }
+    if (!r->o.no_host)
         host_wait(r->host);
-        if (!result_equal(r->sh, part, &r->sh->result[0], &r->guest_result[0])) {
-            printf("the first %u of %u instructions:\n", n, r->trimmed.count);
-            report(r, part, &r->sh->result[0], &r->guest_result[0]);
+    for (unsigned n = 0; n < count; n++) {
+        const struct insn_result *host = &r->sh->result[n], *guest = &r->guest_result[n];
+
+        if (n == other_at) {
+            found(r, &batch[n], DIFFER_ENGINES, host, guest);
             return;
         }
+        r->done++;
+        r->faults += guest->vector != VEC_BP;
+        if (r->o.no_host || result_equal(&batch[n], host, guest))
+            continue;
+        found(r, &batch[n], DIFFER_FROM_HOST, host, guest);
+        if (r->o.kind != SINGLES)
+            return;
     }
-    *part = r->trimmed;
-    host_start(r->host, 0, 1);
-    guest_run(r->guest, part, &r->guest_result[0]);
-    host_wait(r->host);
-    report(r, part, &r->sh->result[0], &r->guest_result[0]);
 }
 
 static void run(struct run *r)
 {
     double start = now();
-    uint64_t limit = r->o.is_single ? 1 : r->o.cases ? r->o.cases : UINT64_MAX;
+    uint64_t limit = r->o.is_single ? 1 : r->o.cases ? r->o.cases : UINT64_MAX, made = 0;
     unsigned which = 0, count = 0;
 
     for (;;) {
         struct insn_case *batch = r->sh->batch[which];
 
-        for (count = 0; count < INSN_BATCH && r->done + count < limit; count++)
+        for (count = 0; count < INSN_BATCH && made < limit; count++, made++)
             make_case(r, &batch[count]);
         if (!count)
             break;
-        host_start(r->host, which, count);
-        for (unsigned n = 0; n < count; n++)
-            guest_run(r->guest, &batch[n], &r->guest_result[n]);
-        host_wait(r->host);
-        for (unsigned n = 0; n < count; n++) {
-            const struct insn_result *host = &r->sh->result[n];
-
-            r->faults += host->vector != VEC_BP;
-            if (result_equal(r->sh, &batch[n], host, &r->guest_result[n]))
-                continue;
-            if (r->o.blocks) {
-                r->mismatches++;
-                trim(r, &batch[n]);
-                break; /* the batch's results are gone */
-            }
-            r->mismatches++;
-            report(r, &batch[n], host, &r->guest_result[n]);
-        }
-        r->done += count;
+        run_batch(r, which, count);
         which ^= 1;
         if (r->o.seconds > 0 && now() - start > r->o.seconds)
             break;
         if (r->failed_count >= r->o.max_reports)
             break;
     }
-    printf("insn_test: seed %llu: %llu cases of %u forms, %llu ended in a fault, %.0f a second, "
+    printf("insn_test: seed %llu, %s: %llu cases of %u forms, %llu ended in a fault, %.0f a second, "
            "%llu differ\n",
-           (unsigned long long)r->o.seed, (unsigned long long)r->done, r->chosen_count,
-           (unsigned long long)r->faults, (double)r->done / (now() - start),
+           (unsigned long long)r->o.seed, r->o.engine->name, (unsigned long long)r->done,
+           r->chosen_count, (unsigned long long)r->faults, (double)r->done / (now() - start),
            (unsigned long long)r->mismatches);
 }
 
@@ -288,13 +371,18 @@ static void run(struct run *r)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-    enum { SEED, SECONDS, CASES, ONLY, BLOCKS, MAX, FORM, MODE, CASE, LIST, CHECK };
+    enum { SEED, SECONDS, CASES, ONLY, BLOCK, PROGRAM, ENGINE, REPEAT, NO_HOST, MAX, FORM, MODE,
+           CASE, LIST, CHECK };
     static const struct option options[] = {
         {"seed", required_argument, NULL, SEED},
         {"seconds", required_argument, NULL, SECONDS},
         {"cases", required_argument, NULL, CASES},
         {"only", required_argument, NULL, ONLY},
-        {"blocks", no_argument, NULL, BLOCKS},
+        {"blocks", no_argument, NULL, BLOCK},
+        {"programs", no_argument, NULL, PROGRAM},
+        {"engine", required_argument, NULL, ENGINE},
+        {"repeat", required_argument, NULL, REPEAT},
+        {"no-host", no_argument, NULL, NO_HOST},
         {"max-reports", required_argument, NULL, MAX},
         {"form", required_argument, NULL, FORM},
         {"mode", required_argument, NULL, MODE},
@@ -303,9 +391,11 @@ static void parse(struct options *o, int argc, char **argv)
         {"check-forms", required_argument, NULL, CHECK},
         {0},
     };
+    const char *engine = "auto";
+    struct error err = {""};
     int c;
 
-    *o = (struct options){.seed = 1, .max_reports = 20, .mode = CODE_64};
+    *o = (struct options){.seed = 1, .max_reports = 20, .mode = CODE_64, .repeat = 20};
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (c) {
         case SEED:
@@ -320,8 +410,20 @@ static void parse(struct options *o, int argc, char **argv)
         case ONLY:
             o->only = optarg;
             break;
-        case BLOCKS:
-            o->blocks = true;
+        case BLOCK:
+            o->kind = BLOCKS;
+            break;
+        case PROGRAM:
+            o->kind = PROGRAMS;
+            break;
+        case ENGINE:
+            engine = optarg;
+            break;
+        case REPEAT:
+            o->repeat = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case NO_HOST:
+            o->no_host = true;
             break;
         case MAX:
             o->max_reports = (unsigned)strtoul(optarg, NULL, 0);
@@ -349,6 +451,11 @@ static void parse(struct options *o, int argc, char **argv)
     }
     if (!o->seconds && !o->cases && !o->is_single)
         o->seconds = 40;
+    o->engine = engine_find(engine, &err);
+    if (!o->engine) {
+        fprintf(stderr, "insn_test: %s\n", err.text);
+        exit(1);
+    }
 }
 
 int main(int argc, char **argv)
@@ -382,14 +489,20 @@ int main(int argc, char **argv)
     r->host = host_create(child);
     r->sh = host_shared(r->host);
     value_background(r->o.seed, r->sh->background);
-    r->guest = guest_create(r->sh->background);
+    r->guest = guest_create(r->sh->background, &interp_engine);
+    if (r->o.engine != &interp_engine)
+        r->other = guest_create(r->sh->background, r->o.engine);
     r->guest_result = calloc(INSN_BATCH, sizeof *r->guest_result);
+    r->other_result = calloc(1, sizeof *r->other_result);
     r->failed_form = calloc(r->o.max_reports + 1, sizeof(struct insn_form *));
     run(r);
     result = r->mismatches ? 1 : 0;
     guest_destroy(r->guest);
+    if (r->other)
+        guest_destroy(r->other);
     host_destroy(r->host);
     free(r->guest_result);
+    free(r->other_result);
     free(r->failed_form);
     free(r->chosen);
     forms_destroy(&r->forms);

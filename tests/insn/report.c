@@ -14,14 +14,15 @@ static const char *const seg_name[6] = {"es", "cs", "ss", "ds", "fs", "gs"};
 struct diff {
     FILE *out; /* NULL: only whether */
     unsigned count;
+    const char *name[2]; /* whose results they are: host and vireo, or two engines */
 };
 
 static void differ(struct diff *d, const char *what, uint64_t host, uint64_t guest)
 {
     d->count++;
     if (d->out)
-        fprintf(d->out, "  %-10s host %016llx  vireo %016llx  (xor %llx)\n", what,
-                (unsigned long long)host, (unsigned long long)guest,
+        fprintf(d->out, "  %-10s %s %016llx  %s %016llx  (xor %llx)\n", what, d->name[0],
+                (unsigned long long)host, d->name[1], (unsigned long long)guest,
                 (unsigned long long)(host ^ guest));
 }
 
@@ -45,9 +46,9 @@ static void check_bytes(struct diff *d, const char *what, unsigned number, const
     d->count++;
     if (!d->out)
         return;
-    fprintf(d->out, "  %s%u\n    host  ", what, number);
+    fprintf(d->out, "  %s%u\n    %-6s ", what, number, d->name[0]);
     hex(d->out, host, bytes);
-    fprintf(d->out, "\n    vireo ");
+    fprintf(d->out, "\n    %-6s ", d->name[1]);
     hex(d->out, guest, bytes);
     fprintf(d->out, "\n");
 }
@@ -120,13 +121,13 @@ static bool only_mxcsr_mask(const uint8_t *h, const uint8_t *g)
     return true;
 }
 
-static void check_memory(struct diff *d, const struct insn_result *h, const struct insn_result *g,
-                         uint32_t ignore)
+static void check_memory(struct diff *d, const struct insn_case *k, const struct insn_result *h,
+                         const struct insn_result *g, uint32_t ignore)
 {
     for (unsigned n = 0; n < DATA_PAGES; n++) {
         unsigned shown = 0;
 
-        if (data_page[n].right != PAGE_RW || !memcmp(h->mem[n], g->mem[n], 4096))
+        if (!case_writes(k, n) || !memcmp(h->mem[n], g->mem[n], 4096))
             continue;
         if ((ignore & IGN_MXCSR_MASK) && only_mxcsr_mask(h->mem[n], g->mem[n]))
             continue;
@@ -137,9 +138,9 @@ static void check_memory(struct diff *d, const struct insn_result *h, const stru
             if (!memcmp(h->mem[n] + at, g->mem[n] + at, 8))
                 continue;
             shown++;
-            fprintf(d->out, "  [%llx] host %016llx  vireo %016llx\n",
-                    (unsigned long long)data_page[n].address + at,
-                    (unsigned long long)le64_get(h->mem[n] + at),
+            fprintf(d->out, "  [%llx] %s %016llx  %s %016llx\n",
+                    (unsigned long long)data_page[n].address + at, d->name[0],
+                    (unsigned long long)le64_get(h->mem[n] + at), d->name[1],
                     (unsigned long long)le64_get(g->mem[n] + at));
         }
     }
@@ -187,11 +188,11 @@ static void compare(struct diff *d, const struct insn_case *k, const struct insn
     }
     check_x(d, &h->out.x, &g->out.x, ignore, k->count == 1);
     if (!(ignore & IGN_MEM))
-        check_memory(d, h, g, ignore);
+        check_memory(d, k, h, g, ignore);
 }
 
-bool result_equal(const struct insn_shared *sh, const struct insn_case *k,
-                  const struct insn_result *host, const struct insn_result *guest)
+bool result_equal(const struct insn_case *k, const struct insn_result *host,
+                  const struct insn_result *guest)
 {
     struct diff d = {0};
 
@@ -201,6 +202,49 @@ bool result_equal(const struct insn_shared *sh, const struct insn_case *k,
     d.count = 0;
     compare(&d, k, host, guest, known_ignore(k, host, guest));
     return d.count == 0;
+}
+
+/* ---- two engines ---- */
+
+bool result_identical(const struct insn_case *k, const struct insn_result *a,
+                      const struct insn_result *b)
+{
+    if (a->vector != b->vector || a->error != b->error || a->cr2 != b->cr2 ||
+        a->retired != b->retired || a->dr6 != b->dr6 || memcmp(&a->out, &b->out, sizeof a->out))
+        return false;
+    for (unsigned n = 0; n < DATA_PAGES; n++) {
+        if (case_writes(k, n) && memcmp(a->mem[n], b->mem[n], 4096))
+            return false;
+    }
+    return true;
+}
+
+static void compare_engines(struct diff *d, const struct insn_case *k, const struct insn_result *a,
+                            const struct insn_result *b)
+{
+    const struct x86_xsave *x = &a->out.x, *y = &b->out.x;
+
+    check(d, "vector", (uint64_t)(int64_t)a->vector, (uint64_t)(int64_t)b->vector);
+    check(d, "error", a->error, b->error);
+    check(d, "cr2", a->cr2, b->cr2);
+    check(d, "retired", a->retired, b->retired);
+    check(d, "dr6", a->dr6, b->dr6);
+    check(d, "rip", a->out.rip, b->out.rip);
+    check(d, "rflags", a->out.rflags, b->out.rflags);
+    for (unsigned n = 0; n < 16; n++)
+        check(d, gpr_name[n], a->out.gpr[n], b->out.gpr[n]);
+    for (unsigned n = 0; n < X86_SEG_COUNT; n++)
+        check(d, seg_name[n], a->out.sel[n], b->out.sel[n]);
+    check(d, "fs_base", a->out.fs_base, b->out.fs_base);
+    check(d, "gs_base", a->out.gs_base, b->out.gs_base);
+    check_x(d, x, y, 0, true);
+    check(d, "fip", x->fip, y->fip);
+    check(d, "fdp", x->fdp, y->fdp);
+    check(d, "fop", x->fop, y->fop);
+    check_memory(d, k, a, b, 0);
+    if (!d->count && memcmp(x, y, sizeof *x))
+        check_bytes(d, "other parts of the XSAVE area", 0, (const uint8_t *)x, (const uint8_t *)y,
+                    sizeof *x);
 }
 
 /* ---- the report ---- */
@@ -263,17 +307,20 @@ static void show_initial(const struct insn_case *k, const struct insn_decoded *d
     }
 }
 
-void result_report(const struct insn_shared *sh, const struct insn_forms *f,
-                   const struct insn_case *k, const struct insn_result *host,
-                   const struct insn_result *guest, const char *command)
+void result_report(const struct insn_forms *f, const struct insn_finding *finding)
 {
     static const char *const modes[] = {"16-bit", "32-bit", "64-bit"};
-    struct diff d = {.out = stdout};
+    const struct insn_case *k = finding->k;
+    const struct insn_result *const *result = finding->result;
+    struct diff d = {.out = stdout, .name = {finding->name[0], finding->name[1]}};
     struct insn_decoded first, i;
     ZydisFormatter formatter;
 
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
-    printf("---- %s: %s\n", modes[k->mode], k->count == 1 ? f->form[k->form].name : "block");
+    printf("---- %s: %s\n", modes[k->mode],
+           k->count == 1       ? f->form[k->form].name
+           : k->writes_code ? "code that changes itself"
+                            : "block");
     insn_decode(k->mode, k->code, k->code_bytes, &first);
     for (unsigned at = 0; at < k->code_bytes; at += i.z.length) {
         char text[128];
@@ -288,9 +335,15 @@ void result_report(const struct insn_shared *sh, const struct insn_forms *f,
         printf("  %s\n", text);
     }
     show_initial(k, &first);
-    printf("  host: vector %d error %x; vireo: vector %d error %x\n", host->vector, host->error,
-           guest->vector, guest->error);
-    compare(&d, k, host, guest, known_ignore(k, host, guest));
-    printf("  again: %s\n", command);
+    printf("  %s: vector %d error %x; %s: vector %d error %x", finding->name[0], result[0]->vector,
+           result[0]->error, finding->name[1], result[1]->vector, result[1]->error);
+    if (finding->run)
+        printf(", when it ran for the %uth time", finding->run);
+    printf("\n");
+    if (finding->strict)
+        compare_engines(&d, k, result[0], result[1]);
+    else
+        compare(&d, k, result[0], result[1], known_ignore(k, result[0], result[1]));
+    printf("  again: %s\n", finding->command);
     fflush(stdout);
 }

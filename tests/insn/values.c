@@ -209,7 +209,8 @@ void value_background(uint64_t seed, uint8_t out[DATA_PAGES][4096])
 {
     struct rng r = {seed ^ 0x5eed};
 
-    for (unsigned n = 0; n < DATA_PAGES; n++) {
+    memset(out, CODE_FILL, DATA_PAGES * sizeof out[0]);
+    for (unsigned n = 0; n < PLAIN_PAGES; n++) {
         for (unsigned at = 0; at < 4096; at += 64)
             value_vector(&r, out[n] + at, 64);
     }
@@ -219,7 +220,7 @@ void value_background(uint64_t seed, uint8_t out[DATA_PAGES][4096])
 
 static uint64_t value_address(struct rng *r, enum code_size mode)
 {
-    const struct page_info *p = &data_page[rng_below(r, DATA_PAGES)];
+    const struct page_info *p = &data_page[rng_below(r, PLAIN_PAGES)];
     uint64_t a = p->address + rng_below(r, 4096);
 
     if (rng_percent(r, 40))
