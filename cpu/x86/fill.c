@@ -38,6 +38,8 @@ static void tlb_grow(struct x86_vcpu *c, struct tlb *t)
 
     t->index_mask = t->index_mask * 2 + (1u << TLB_ENTRY_SHIFT);
     t->evicted = 0;
+    /* The last page's place is another one now: see x86_mmu_create. */
+    t->table[tlb_entries(t) - 1] = (struct tlb_entry){.read = NO_PAGE, .write = NO_PAGE};
     for (unsigned n = 0; n < t->filled_count; n++) {
         unsigned from = t->filled[n], to;
         struct tlb_entry *e = &t->table[from];

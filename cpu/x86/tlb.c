@@ -35,6 +35,12 @@ static void tlb_set_entries(struct tlb *t, unsigned entries)
     t->evicted = t->idle = 0;
 }
 
+/*
+ * Entries that nothing has touched are zero, which reads as page 0: so the places
+ * where page 0 is looked for are cleared by hand. They are two: its own, and that
+ * of the last page, because an access which begins there and goes around the end
+ * of the address space is found by its first byte and compared by its last.
+ */
 int x86_mmu_create(struct x86_vcpu *c, struct error *err)
 {
     struct x86_mmu *m = host_pages_alloc(align_up(sizeof *m, PAGE_SIZE), false);
@@ -55,6 +61,7 @@ int x86_mmu_create(struct x86_vcpu *c, struct error *err)
             t->filled = (uint16_t *)(tables + TABLE_BYTES);
             tables += TABLE_BYTES + LIST_BYTES;
             tlb_clear_entry(&t->table[0]);
+            tlb_clear_entry(&t->table[TLB_MIN_ENTRIES - 1]);
             tlb_set_entries(t, TLB_MIN_ENTRIES);
         }
         m->slot[s].itlb.entry[0].tag = ITLB_NONE;

@@ -36,6 +36,13 @@ main:
     SET_DESC S_BAD + 8, 0x00800000
     SET_DESC S_TSSB, DESC64(0x3c000, 0xfff, 0x89, 0)
 
+    ; ---- around the end of the address space ----
+    FAULT 14, 0, mov rbx, [dword -4]    ; page 0 is there, the last one is not
+    mov rax, cr2
+    CHECK rax, -4
+    FAULT 14, 2, mov [dword -1], ebx
+    FAULT 14, 0, movups xmm0, [dword -8]
+
     ; ---- data segments ----
 %macro LOAD 4                 ; vector, error, register, selector
     mov word [try_ax], %4
