@@ -76,6 +76,21 @@ struct guest {
     struct x86_cpu start;
 };
 
+/* No two pages follow each other in physical memory as they do in linear memory,
+ * so that what goes on into the next page has to find it. */
+static uint64_t data_gpa(unsigned page)
+{
+    return GPA_DATA + (DATA_PAGES - 1 - page) * 0x1000ull;
+}
+
+/* Of code, linear. */
+static uint64_t code_gpa(uint64_t address)
+{
+    if (address >= SELF_BASE)
+        return data_gpa(PLAIN_PAGES + (unsigned)(address - SELF_BASE) / 0x1000) + address % 0x1000;
+    return GPA_CODE + (CODE_PAGES - 1 - (address - CODE_BASE) / 0x1000) * 0x1000 + address % 0x1000;
+}
+
 static uint64_t *physical(struct guest *g, uint64_t gpa)
 {
     return (uint64_t *)(g->ram->host + gpa);
@@ -138,13 +153,13 @@ static void build_tables(struct guest *g)
     for (uint64_t at = 0; at < GPA_SYSTEM_END - GPA_SYSTEM; at += 0x1000)
         map_page(g, SYSTEM_BASE + at, GPA_SYSTEM + at, PTE_W);
     for (unsigned n = 0; n < CODE_PAGES; n++)
-        map_page(g, CODE_BASE + n * 0x1000, GPA_CODE + n * 0x1000, PTE_U);
+        map_page(g, CODE_BASE + n * 0x1000, code_gpa(CODE_BASE + n * 0x1000), PTE_U);
     memset(physical(g, GPA_CODE), CODE_FILL, CODE_BYTES);
     for (unsigned n = 0; n < DATA_PAGES; n++) {
-        map_page(g, data_page[n].address, GPA_DATA + n * 0x1000,
+        map_page(g, data_page[n].address, data_gpa(n),
                  PTE_U | (data_page[n].right == PAGE_RWX ? 0 : PTE_NX) |
                      (data_page[n].right == PAGE_RO ? 0 : PTE_W));
-        memcpy(physical(g, GPA_DATA + n * 0x1000), g->background[n], 4096);
+        memcpy(physical(g, data_gpa(n)), g->background[n], 4096);
     }
 }
 
@@ -237,20 +252,20 @@ void guest_destroy(struct guest *g)
 
 /* ---- one case ---- */
 
-static uint64_t code_gpa(const struct insn_case *k)
-{
-    if (k->code_address >= SELF_BASE)
-        return GPA_DATA + PLAIN_PAGES * 0x1000 + (k->code_address - SELF_BASE);
-    return GPA_CODE + (k->code_address - CODE_BASE);
-}
-
 /* Writes only where that changes something: unchanged code stays translated. */
-static void put_code(struct guest *g, uint64_t gpa, const uint8_t *code, uint64_t bytes)
+static void put_code(struct guest *g, uint64_t address, const uint8_t *code, uint64_t bytes)
 {
-    if (!memcmp(physical(g, gpa), code, bytes))
-        return;
-    memcpy(physical(g, gpa), code, bytes);
-    ram_block_written(g->ram, gpa, bytes);
+    while (bytes) {
+        uint64_t gpa = code_gpa(address), part = MIN(bytes, 0x1000 - address % 0x1000);
+
+        if (memcmp(g->ram->host + gpa, code, part)) {
+            memcpy(g->ram->host + gpa, code, part);
+            ram_block_written(g->ram, gpa, part);
+        }
+        address += part;
+        code += part;
+        bytes -= part;
+    }
 }
 
 static void load_case(struct guest *g, const struct insn_case *k)
@@ -263,20 +278,20 @@ static void load_case(struct guest *g, const struct insn_case *k)
 
         memset(page, CODE_FILL, sizeof page);
         memcpy(page + (k->code_address - SELF_BASE), k->code, k->code_bytes);
-        put_code(g, GPA_DATA + PLAIN_PAGES * 0x1000, page, sizeof page);
+        put_code(g, SELF_BASE, page, sizeof page);
     } else {
-        put_code(g, code_gpa(k), k->code, k->code_bytes);
+        put_code(g, k->code_address, k->code, k->code_bytes);
     }
     for (unsigned n = 0; n < PLAIN_PAGES; n++) {
         if (data_page[n].right == PAGE_RW)
-            memcpy(physical(g, GPA_DATA + n * 0x1000), g->background[n], 4096);
+            memcpy(physical(g, data_gpa(n)), g->background[n], 4096);
     }
     for (unsigned p = 0; p < k->patches; p++) {
         for (unsigned n = 0; n < DATA_PAGES; n++) {
             uint64_t at = k->patch[p].address - data_page[n].address;
 
             if (at < 4096)
-                memcpy((uint8_t *)physical(g, GPA_DATA + n * 0x1000) + at,
+                memcpy((uint8_t *)physical(g, data_gpa(n)) + at,
                        k->patch_data + k->patch[p].offset, k->patch[p].bytes);
         }
     }
@@ -315,7 +330,7 @@ static void save_case(struct guest *g, const struct insn_case *k, struct insn_re
     r->out.x = s->x;
     for (unsigned n = 0; n < DATA_PAGES; n++) {
         if (case_writes(k, n))
-            memcpy(r->mem[n], physical(g, GPA_DATA + n * 0x1000), 4096);
+            memcpy(r->mem[n], physical(g, data_gpa(n)), 4096);
     }
     if (s->activity != X86_HALTED || s->cpl != 0 || gate >= 256 * GATE_BYTES) {
         r->vector = s->cpl == 3 ? VECTOR_TIMEOUT : VECTOR_LOST;
@@ -351,8 +366,10 @@ static void run_case(struct guest *g, const struct insn_case *k, struct insn_res
 
 static void remove_code(struct guest *g, const struct insn_case *k)
 {
-    memset((uint8_t *)g->ram->host + code_gpa(k), CODE_FILL, k->code_bytes);
-    ram_block_written(g->ram, code_gpa(k), k->code_bytes);
+    uint8_t fill[INSN_CODE_MAX];
+
+    memset(fill, CODE_FILL, sizeof fill);
+    put_code(g, k->code_address, fill, k->code_bytes);
 }
 
 void guest_run(struct guest *g, const struct insn_case *k, struct insn_result *r)
