@@ -162,6 +162,10 @@ static const struct {
     {"x86-64-v3", v3_list, ARRAY_SIZE(v3_list), PHYS_BITS_LEVELS},
 };
 
+/* What every model keeps: the host's x87 unit does not tell the selectors of the
+ * last instruction and operand, so FCS and FDS cannot be anything but zero. */
+static const uint8_t kept[] = {X86_FEAT_ZERO_FCS_FDS};
+
 static bool listed(const uint8_t *list, size_t count, enum x86_feature f)
 {
     for (size_t n = 0; n < count; n++)
@@ -259,6 +263,10 @@ static int model_change(struct x86_model *m, const char *word, size_t length, st
             x86_feature_name(f));
     if (word[0] == '+')
         return feature_add(m, f, err);
+    if (listed(kept, ARRAY_SIZE(kept), f))
+        return error_set(err, -ENOTSUP,
+                         "Vireo has no processor without '%s': do not take it away in --cpu",
+                         x86_feature_name(f));
     feature_remove(m, f);
     return 0;
 }

@@ -91,6 +91,7 @@ static void test_refusals(void **state)
     refused("max,", "+feature");
     refused("max,+", "+feature");
     refused("max,+monitor", "monitor");
+    refused("max,-zero-fcs-fds", "zero-fcs-fds");
     refused("max,+osxsave", "osxsave");
     for (unsigned f = 0; f < X86_FEAT_COUNT; f++)
         if (!x86_host_has(f)) {

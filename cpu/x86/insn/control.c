@@ -202,9 +202,8 @@ static uint64_t far_pointer(struct x86_vcpu *c, const struct x86_insn *i, uint16
 {
     uint64_t ea = x86_ea(c, i);
     uint64_t offset = x86_read(c, i->seg, ea, i->size);
-    uint64_t next = (ea + i->size) << i->ea_shift >> i->ea_shift;
 
-    *selector = x86_read16(c, i->seg, next);
+    *selector = x86_read16(c, i->seg, x86_ea_behind(i, ea, i->size));
     return offset;
 }
 
@@ -362,8 +361,7 @@ HANDLER(bound)
 
     X86_BEGIN(c, i);
     low = sext(x86_read(c, i->seg, ea, i->size), i->size);
-    high = sext(x86_read(c, i->seg, (ea + i->size) << i->ea_shift >> i->ea_shift, i->size),
-                i->size);
+    high = sext(x86_read(c, i->seg, x86_ea_behind(i, ea, i->size), i->size), i->size);
     if (index < low || index > high)
         x86_raise(c, VEC_BR);
     X86_NEXT(c, i);

@@ -87,6 +87,14 @@ static inline void check_target(struct x86_vcpu *c, uint64_t rip)
         x86_raise_gp(c, 0);
 }
 
+/* Where the second part of a memory operand lies: an operand is one piece of
+ * linear memory, of which only the beginning is cut to the address size. Beyond
+ * 4 GiB, what is not 64-bit code begins again at 0. */
+static inline uint64_t x86_ea_behind(const struct x86_insn *i, uint64_t ea, unsigned bytes)
+{
+    return i->flags & INSN_64 ? ea + bytes : (uint32_t)(ea + bytes);
+}
+
 /* ---- stack: SS:RSP by the stack's address size ---- */
 
 static inline uint64_t stack_pointer(const struct x86_vcpu *c)

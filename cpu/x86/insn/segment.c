@@ -60,7 +60,7 @@ HANDLER(load_far)
 
     X86_BEGIN(c, i);
     offset = x86_read(c, i->seg, ea, i->size);
-    selector = x86_read16(c, i->seg, (ea + i->size) << i->ea_shift >> i->ea_shift);
+    selector = x86_read16(c, i->seg, x86_ea_behind(i, ea, i->size));
     x86_load_seg(c, i->aux, selector);
     x86_reg_set(c, i->r0, i->size, offset);
     X86_END_FALLTHROUGH(c, i);
@@ -239,7 +239,7 @@ HANDLER(lgdt_lidt)
     if (c->s.cpl != 0)
         x86_raise_gp(c, 0);
     limit = x86_read16(c, i->seg, ea);
-    ea = (ea + 2) << i->ea_shift >> i->ea_shift;
+    ea = x86_ea_behind(i, ea, 2);
     if (i->flags & INSN_64) {
         base = x86_read64(c, i->seg, ea);
         if (!x86_is_canonical(c, base))
