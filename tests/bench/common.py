@@ -131,6 +131,23 @@ class Samples:
         return {engine for engines in self.values.values() for engine in engines}
 
 
+class Sums:
+    """Checksums of results. An engine whose sum differs has no time: the first
+    of TRUST that ran says what is right."""
+
+    TRUST = ["native", "tcg", "interp", "jit"]
+
+    def __init__(self):
+        self.right, self.wrong = {}, {}
+
+    def agrees(self, row, engine, checksum):
+        by, expected = self.right.setdefault(row, (engine, checksum))
+        if checksum == expected:
+            return True
+        self.wrong[row, engine] = "its result is wrong: %s, not %s as on %s" % (checksum, expected, by)
+        return False
+
+
 def geometric_mean(values):
     values = [value for value in values if value]
     return statistics.geometric_mean(values) if values else None

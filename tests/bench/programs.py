@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 
-from common import GUESTS, HERE, ROOT, WORK, Samples, geometric_mean, make_initramfs, number, say, tool
+from common import GUESTS, HERE, ROOT, WORK, Samples, Sums, geometric_mean, make_initramfs, number, say, tool
 from machines import PROGRAM, Result, Unhindered, read_lines, stop
 from rows import Row
 from table import NAMES
@@ -34,7 +34,7 @@ class ProgramsResult(Result):
 
     def __init__(self):
         super().__init__()
-        self.seconds, self.sums = {}, {}
+        self.seconds, self.sums, self.why = {}, {}, None
 
     def take(self, line, started, clock):
         super().take(line, started, clock)
@@ -55,7 +55,7 @@ class Programs:
         self.machines, self.engines = machines, list(engines)
         self.names = [row.name for row in PROGRAMS if row.name in names]
         self.samples = Samples()
-        self.sums, self.lost = {}, {}
+        self.sums, self.lost = Sums(), {}
         layer = os.path.join(WORK, "programs-layer")
         shutil.rmtree(layer, ignore_errors=True)
         os.makedirs(os.path.join(layer, "work"))
@@ -75,23 +75,26 @@ class Programs:
             tool("sh", "-c", "cpio --quiet -idm --no-absolute-filenames <" + self.initrd, cwd=self.root)
 
     def round(self, round_number):
+        results, settings = {}, {"BENCH_PROGRAMS": ",".join(self.names)}
         for engine in self.engines:
             say("round %d, programs, %s" % (round_number + 1, NAMES[engine]))
-            result, settings = ProgramsResult(), {"BENCH_PROGRAMS": ",".join(self.names)}
+            results[engine] = result = ProgramsResult()
             if engine == "native":
-                why = self.native(result, settings)
+                result.why = self.native(result, settings)
             else:
-                why = self.machines.once(result, engine, settings, PATIENCE_S, initrd=self.initrd,
-                                         memory=MEMORY)
-            for name in self.names:
-                if name in result.seconds:
-                    self.samples.put(round_number, name, engine, result.seconds[name])
-                else:
-                    self.lost[name, engine] = why or "it failed: see build/bench/lines-%s.txt" % engine
-            for name, checksum in result.sums.items():
-                self.sums.setdefault(name, {}).setdefault(checksum, engine)
+                result.why = self.machines.once(result, engine, settings, PATIENCE_S,
+                                                initrd=self.initrd, memory=MEMORY)
             with open(os.path.join(WORK, "lines-%s.txt" % engine), "w", encoding="utf-8") as out:
                 out.write("\n".join(result.lines) + "\n")
+        for engine in sorted(results, key=Sums.TRUST.index):
+            self.take(round_number, engine, results[engine])
+
+    def take(self, round_number, engine, result):
+        for name in self.names:
+            if name not in result.seconds:
+                self.lost[name, engine] = result.why or "it failed: see build/bench/lines-%s.txt" % engine
+            elif name not in result.sums or self.sums.agrees(name, engine, result.sums[name]):
+                self.samples.put(round_number, name, engine, result.seconds[name])
 
     def native(self, result, settings):
         inside = ("mount --bind /dev {0}/dev && mount -t proc proc {0}/proc && mount -t tmpfs tmp {0}/tmp"
@@ -109,11 +112,8 @@ class Programs:
         return None if result.ended else "it did not end"
 
     def wrong(self):
-        lines = ["%s: engines do not agree: %s" % (name, ", ".join(
-            "%s %s" % (engine, s) for s, engine in sums.items()))
-                 for name, sums in self.sums.items() if len(sums) > 1]
-        return lines + ["%s on %s: lost: %s" % (name, engine, why)
-                        for (name, engine), why in self.lost.items()]
+        return ["%s on %s: %s" % (name, engine, why)
+                for (name, engine), why in {**self.lost, **self.sums.wrong}.items()]
 
     def section(self, rounds):
         lines = ["One processor, 1 GiB of memory, everything in an initial RAM disk; natively the same root,",

@@ -1,6 +1,6 @@
 """The part `tcg`: the guest program's rows on all engines in turns, and the
 boot; as text for a terminal, and as a section of the page."""
-from common import Samples, geometric_mean, number, say
+from common import Samples, Sums, geometric_mean, number, say
 from rows import BOOT, BY_NAME, ROWS, USER, VECTOR
 
 NAMES = {"native": "native", "jit": "Vireo jit", "interp": "Vireo interp", "tcg": "QEMU TCG"}
@@ -12,27 +12,33 @@ class Table:
         self.machines, self.engines, self.names = machines, engines, names
         self.milliseconds, self.repeats, self.patience_s = milliseconds, repeats, patience_s
         self.samples = Samples(best=best)
-        self.sums = {}   # row: {checksum: the first engine that gave it}
-        self.notes = {}  # row: {engine: note}
-        self.lost = {}   # (row, engine): why
+        self.sums = Sums()
+        self.notes = {}   # row: {engine: note}
+        self.lost = {}    # (row, engine): why
         self.waited = {}  # engine: shares of the time that it waited for a processor
 
     def round(self, round_number):
+        results = {}
         for engine in self.engines:
             say("round %d, %s" % (round_number + 1, NAMES[engine]))
-            result = self.machines.rows(engine, self.names, self.patience_s, self.milliseconds,
-                                        self.repeats)
-            if engine != "native" and result.boots:
-                self.samples.put(round_number, BOOT.name, engine, min(result.boots))
-            for name, (ns, checksum, note) in result.rows.items():
-                self.samples.put(round_number, name, engine, ns)
-                self.sums.setdefault(name, {}).setdefault((checksum, note == "no-fma"), engine)
-                if note != "-":
-                    self.notes.setdefault(name, {})[engine] = note
-            if result.waits and max(result.waits):
-                self.waited.setdefault(engine, []).extend(result.waits)
-            for name, why in result.lost.items():
-                self.lost[name, engine] = why
+            results[engine] = self.machines.rows(engine, self.names, self.patience_s, self.milliseconds,
+                                                 self.repeats)
+        for engine in sorted(results, key=Sums.TRUST.index):
+            self.take(round_number, engine, results[engine])
+
+    def take(self, round_number, engine, result):
+        if engine != "native" and result.boots:
+            self.samples.put(round_number, BOOT.name, engine, min(result.boots))
+        for name, (ns, checksum, note) in result.rows.items():
+            # Without FMA the C library's sine is another one.
+            right = note == "no-fma" or self.sums.agrees(name, engine, checksum)
+            self.samples.put(round_number, name, engine, ns if right else None)
+            if note != "-":
+                self.notes.setdefault(name, {})[engine] = note
+        if result.waits and max(result.waits):
+            self.waited.setdefault(engine, []).extend(result.waits)
+        for name, why in result.lost.items():
+            self.lost[name, engine] = why
 
     def section(self, rounds):
         return section(self, rounds)
@@ -46,18 +52,9 @@ class Table:
                       for engine, shares in self.waited.items()))
 
     def wrong(self):
-        """What went wrong, a line each: sums that differ, rows that were lost."""
-        lines = []
-        for name, sums in self.sums.items():
-            # Without FMA the C library's sine is another one.
-            for fma in (False, True):
-                there = {s: engine for (s, no_fma), engine in sums.items() if no_fma == fma}
-                if len(there) > 1:
-                    lines.append("%s: engines do not agree: %s" % (name, ", ".join(
-                        "%s %s" % (engine, s) for s, engine in there.items())))
-        lines += ["%s on %s: lost: %s" % (name, engine, why)
-                  for (name, engine), why in self.lost.items()]
-        return lines
+        """What went wrong, a line each: results that differ, rows that were lost."""
+        return ["%s on %s: %s" % (name, engine, why)
+                for (name, engine), why in {**self.lost, **self.sums.wrong}.items()]
 
 
 def rows_of(samples):
