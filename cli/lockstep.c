@@ -137,12 +137,21 @@ static void hook_nothing(void *ctx)
 {
 }
 
+/* The main thread will not come back. */
+static void stuck(void *ctx)
+{
+    struct command *c = ctx;
+
+    terminal_leave(c->terminal);
+    _exit(CLI_DIFFERENT);
+}
+
 int cli_lockstep(const struct cli_options *o, int *by_signal, struct error *err)
 {
     struct command c = {.out = -1};
     const struct terminal_hooks hooks = {hook_stop, hook_nothing, hook_nothing, &c};
     struct lockstep_config config = {
-        .engine = {&interp_engine, engine_find(o->engine, NULL, err)},
+        .engine = {&interp_engine, engine_find(o->engine, err)},
         .seed = o->seed,
         .no_reboot = o->no_reboot,
         .log = &c.log,
@@ -153,6 +162,7 @@ int cli_lockstep(const struct cli_options *o, int *by_signal, struct error *err)
         .output = output,
         .input = input,
         .line = say,
+        .stuck = stuck,
         .ctx = &c,
     };
     int r = -EINVAL;

@@ -36,6 +36,10 @@ struct lockstep_config {
     size_t (*input)(void *ctx, char *text, size_t bytes, int timeout_ms);
     /* Progress and report, line by line. */
     void (*line)(void *ctx, const char *text);
+    /* The tested engine is lost in host code, which has been reported; ends the
+     * process. On a thread of its own; NULL: nobody watches. */
+    void (*stuck)(void *ctx);
+    uint64_t patience_ms; /* for a chunk, before it counts as lost; 0: 20 s */
     void *ctx;
 };
 

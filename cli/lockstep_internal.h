@@ -7,11 +7,16 @@
 #ifndef CLI_LOCKSTEP_INTERNAL_H
 #define CLI_LOCKSTEP_INTERNAL_H
 
+#include "base/host.h"
 #include "cli/lockstep.h"
 #include "cpu/x86/vcpu.h"
 #include "vm/state.h"
 #include "vm/state_hash.h"
 #include "vm/vm.h"
+
+/* Instructions between two looks at the registers: many enough that looking
+ * costs a few hundredths. While all processors sleep chunks grow. */
+#define LOCKSTEP_CHUNK_NS 16384
 
 struct lockstep;
 
@@ -57,11 +62,22 @@ struct lockstep_checkpoint {
     size_t inputs; /* that had reached them */
 };
 
+/* See lockstep_watch.c. */
+struct lockstep_watch {
+    struct thread thread;
+    bool started;
+    _Atomic bool end;
+    _Atomic bool running;     /* in a chunk */
+    _Atomic uint32_t beat;    /* changes with each */
+    _Atomic uint64_t good_ns; /* where it began */
+};
+
 struct lockstep {
     const struct lockstep_config *config;
     struct lockstep_input input;
     struct lockstep_checkpoint checkpoint;
     struct state_comparison comparison;
+    struct lockstep_watch watch;
     bool again; /* looking for a difference: what is said has been said */
 };
 
@@ -102,5 +118,12 @@ void lockstep_say_difference(void *lockstep, const char *line);
 /* p: at bad_ns, differing; the same at good_ns. */
 int lockstep_report(struct lockstep *l, struct lockstep_pair *p, uint64_t good_ns, uint64_t bad_ns,
                     struct error *err);
+/* Of that the guest's code up to ns only. */
+int lockstep_report_code(struct lockstep *l, uint64_t ns, struct error *err);
+
+/* ---- lockstep_watch.c ---- */
+
+int lockstep_watch_start(struct lockstep *l, struct error *err);
+void lockstep_watch_end(struct lockstep *l);
 
 #endif

@@ -13,9 +13,6 @@
 
 #include "cli/lockstep_internal.h"
 
-/* Instructions between two looks at the registers: many enough that looking
- * costs a few hundredths. While all processors sleep chunks grow. */
-enum { CHUNK_NS = 16384 };
 #define IDLE_CHUNK_NS NS_PER_SEC
 enum { DIFFERENCES_TOLD = 40 };
 
@@ -64,8 +61,8 @@ static int side_create(struct lockstep *l, struct lockstep_side *s, unsigned whi
 void lockstep_pair_start_schedule(struct lockstep_pair *p)
 {
     p->schedule = (struct lockstep_schedule){
-        .end_ns = lockstep_now(p) + CHUNK_NS,
-        .step_ns = CHUNK_NS,
+        .end_ns = lockstep_now(p) + LOCKSTEP_CHUNK_NS,
+        .step_ns = LOCKSTEP_CHUNK_NS,
         .retired = lockstep_retired(&p->side[LOCKSTEP_REFERENCE]),
     };
 }
@@ -168,7 +165,7 @@ static void next_chunk(struct lockstep_pair *p)
     uint64_t retired = lockstep_retired(&p->side[LOCKSTEP_REFERENCE]);
     bool idle = retired == schedule->retired;
 
-    schedule->step_ns = idle ? MIN(schedule->step_ns * 2, IDLE_CHUNK_NS) : CHUNK_NS;
+    schedule->step_ns = idle ? MIN(schedule->step_ns * 2, IDLE_CHUNK_NS) : LOCKSTEP_CHUNK_NS;
     schedule->end_ns = lockstep_now(p) + schedule->step_ns;
     schedule->retired = retired;
 }

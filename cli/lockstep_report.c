@@ -290,3 +290,13 @@ int lockstep_report(struct lockstep *l, struct lockstep_pair *p, uint64_t good_n
     }
     return 0;
 }
+
+int lockstep_report_code(struct lockstep *l, uint64_t ns, struct error *err)
+{
+    struct trace t = {.count = 0};
+    int r = trace_to(l, ns, &t, err);
+
+    if (!r && t.count)
+        say_trace(l, &t, block_start(&t));
+    return r;
+}

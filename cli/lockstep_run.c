@@ -126,13 +126,20 @@ int lockstep_run(const struct lockstep_config *config, struct error *err)
     int r = lockstep_pair_create(&l, &p, LOCKSTEP_SIDES, err);
 
     p.side[LOCKSTEP_REFERENCE].speaks = true;
+    if (!r)
+        r = lockstep_watch_start(&l, err);
     while (!r) {
         uint64_t now;
         bool full, last;
 
         r = take_input(&l, &p, err);
-        if (!r)
+        if (!r) {
+            atomic_store(&l.watch.good_ns, lockstep_now(&p));
+            atomic_fetch_add(&l.watch.beat, 1);
+            atomic_store(&l.watch.running, true);
             r = lockstep_pair_run(&p, limit, err);
+            atomic_store(&l.watch.running, false);
+        }
         if (r)
             break;
         now = lockstep_retired(&p.side[LOCKSTEP_REFERENCE]);
@@ -164,6 +171,7 @@ int lockstep_run(const struct lockstep_config *config, struct error *err)
             r = save_checkpoint(&l, &p, err);
         }
     }
+    lockstep_watch_end(&l);
     lockstep_pair_destroy(&p);
     state_stream_free(&l.checkpoint.state);
     state_comparison_free(&l.comparison);

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -123,6 +124,12 @@ static void err_time(struct x86_vcpu *c)
     c->s.icount++;
 }
 
+static void err_stuck(struct x86_vcpu *c)
+{
+    for (;;)
+        pause();
+}
+
 /* Not in the state of the machine, so the second time all is well. */
 static bool has_erred;
 
@@ -144,6 +151,7 @@ ENGINE(vector, 1)
 ENGINE(memory, 1)
 ENGINE(time, 1)
 ENGINE(once, 1)
+ENGINE(stuck, 1)
 
 static enum vcpu_exit run_block(struct x86_vcpu *c, uint64_t budget)
 {
@@ -166,6 +174,7 @@ struct told {
     char said[256];
     size_t said_bytes;
     unsigned asked, typed;
+    char rom[32];
 };
 
 static void take_line(void *ctx, const char *text)
@@ -196,16 +205,26 @@ static size_t give_input(void *ctx, char *text, size_t bytes, int timeout_ms)
     return strlen(typed[t->typed++]);
 }
 
+static void take_stuck(void *ctx)
+{
+    const struct told *t = ctx;
+
+    unlink(t->rom);
+    _exit(strstr(t->lines, "it comes back from 100005 ns and not from 100006 ns") &&
+                  strstr(t->lines, "31da                    xor dx, bx")
+              ? 4
+              : 1);
+}
+
 static int run(struct told *told, const uint8_t *code, size_t bytes, const char *name,
                enum vcpu_exit (*run_engine)(struct x86_vcpu *, uint64_t), unsigned cpus,
                uint64_t instructions, uint64_t checkpoint)
 {
     struct x86_engine_ops wrong = interp_engine;
-    char rom[32];
     struct lockstep_config config = {
         .board = {.memory_bytes = 4 * MiB,
                   .cpus = cpus,
-                  .firmware = rom,
+                  .firmware = told->rom,
                   .devices = {"debug-exit"},
                   .device_count = 1},
         .engine = {&interp_engine, &wrong},
@@ -215,20 +234,22 @@ static int run(struct told *told, const uint8_t *code, size_t bytes, const char 
         .output = take_output,
         .input = code == echo ? give_input : NULL,
         .line = take_line,
+        .stuck = run_engine == run_stuck ? take_stuck : NULL,
+        .patience_ms = 1000,
         .ctx = told,
     };
     struct error err = {""};
     int r;
 
     memset(told, 0, sizeof *told);
-    rom_make(rom, code, bytes);
+    rom_make(told->rom, code, bytes);
     wrong.name = name;
     if (run_engine)
         wrong.run = run_engine;
     if (!strcmp(name, "block"))
         wrong.host_code = host_code;
     r = lockstep_run(&config, &err);
-    unlink(rom);
+    unlink(told->rom);
     if (r < 0)
         fail_msg("%s", err.text);
     return r;
@@ -333,12 +354,33 @@ static void what_is_typed_reaches_both(void **state)
     }
 }
 
+static void an_engine_that_is_lost_is_told(void **state)
+{
+    static const uint64_t checkpoints[] = {0, 30000};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(checkpoints); i++) {
+        pid_t pid = fork();
+        int status;
+
+        if (!pid) {
+            struct told told;
+
+            run(&told, program, sizeof program, "stuck", run_stuck, 1, 0, checkpoints[i]);
+            _exit(0);
+        }
+        assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 4);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_engine_is_the_same),
         cmocka_unit_test(every_difference_is_found_where_it_begins),
         cmocka_unit_test(an_error_without_a_cause_in_the_machine_is_told),
+        cmocka_unit_test(an_engine_that_is_lost_is_told),
         cmocka_unit_test(what_is_typed_reaches_both),
     };
 
