@@ -1,8 +1,9 @@
 #!/bin/bash
 # What takes too long for `make check`: the suite under the sanitizers, saved
-# and loaded machines at many points, many stressors, selftests and a Debian
-# userland in the guest, then random instructions on the host processor and on
-# the interpreter, with new seeds until the time is over.
+# and loaded machines at many points, whole boots on two engines in lockstep,
+# many stressors, selftests and a Debian userland in the guest, then random
+# instructions on the host processor and on the interpreter, with new seeds
+# until the time is over.
 #
 # usage: scripts/soak.sh SECONDS
 set -u
@@ -10,7 +11,11 @@ cd "$(dirname "$0")/.." || exit 1
 
 scripts/sanitizers.sh || exit 1
 tests/state/soak.sh build/state_test 1 || exit 1
+python3 tests/guest/run_flat.py --engine jit --lockstep || exit 1
 for cpus in 1 2; do
+    tests/boot/test_lockstep.py bios $cpus || exit 1
+    tests/boot/test_lockstep.py linux 64 $cpus || exit 1
+    tests/boot/test_lockstep.py linux 32 $cpus || exit 1
     tests/boot/test_selftests.py 64 $cpus all || exit 1
     tests/boot/test_selftests.py 32 $cpus all || exit 1
     tests/boot/test_userland.py $cpus || exit 1

@@ -116,8 +116,7 @@ __attribute__((naked)) void jit_miss(void)
         "push %%rbx\n\t"
         "push %%rsi\n\t"
         "mov 32(%%rsp), %%rbx\n\t"
-        "mov (%%rbx), %%ecx\n\t"
-        "incq 40+%c[misses](%%rsp)\n"
+        "mov (%%rbx), %%ecx\n"
         "0:\n\t"
         "mov %%rax, %%rdx\n\t"
         "shr $7, %%rdx\n\t"
@@ -195,6 +194,5 @@ __attribute__((naked)) void jit_miss(void)
         :
         : [mask] "i"(offsetof(struct x86_vcpu, tlb_index_mask)),
           [table] "i"(offsetof(struct x86_vcpu, tlb_table)), [used] JIT(l0_used), [l0] JIT(l0),
-          [misses] JIT(stats.l0_misses),
           [host_rsp] JIT(host_rsp), [refill] JIT(refill));
 }

@@ -28,7 +28,6 @@
 #include "cpu/x86/mmu_internal.h"
 #include "cpu/x86/vcpu.h"
 #include "engine/interp/cache.h"
-#include "engine/jit/stats.h"
 
 #define JIT_STACK_BYTES (64 * KiB)
 #define JIT_L0_SLOTS 32 /* a class */
@@ -106,6 +105,13 @@ struct jit_page {
 #define JIT_UNIT_HASH 32768
 #define JIT_PAGE_HASH 8192
 
+struct jit_stats {
+    uint64_t units, guest_insns, guest_bytes, host_bytes, translate_ns;
+    uint64_t links, unlinks, killed, flushes;
+    uint64_t slow_calls, dispatches, dispatch_hits, l0_drops, entered;
+    uint64_t accesses, lookups; /* as emitted */
+};
+
 /* C that host code calls; each returns where host code goes on, or 0. */
 typedef uint64_t jit_c_function(struct x86_vcpu *c, uint64_t argument);
 
@@ -143,7 +149,6 @@ struct jit {
     uint8_t host_kills; /* enum jit_host_kills: flags.c */
     struct jit_translation *translation; /* scratch of the translator */
     struct jit_stats stats;
-    struct jit_forms *forms; /* stats.c; NULL: nobody asked */
 };
 
 #define JIT_AREA align_up(sizeof(struct x86_vcpu), 64)

@@ -91,21 +91,17 @@ static uint32_t reference(const struct tr *t, const void *p)
     return (uint32_t)(((const uint8_t *)p - t->j->arena) / 8);
 }
 
-static void emit_slow(struct tr *t, unsigned k, enum slow_reason why)
+static void emit_slow(struct tr *t, unsigned k)
 {
-    uint32_t at = reference(t, &t->u->insn[k]);
-
-    if (t->j->forms)
-        jit_forms_note(t->j, at, &t->t->d[k]);
-    emit_call(&t->e, JIT_RM(call_slow), at | (uint32_t)why << SLOW_REASON_SHIFT);
+    emit_call(&t->e, JIT_RM(call_slow), reference(t, &t->u->insn[k]));
 }
 
-static void emit_slow_stub(struct tr *t, unsigned k, enum slow_reason why)
+static void emit_slow_stub(struct tr *t, unsigned k)
 {
     struct emit *e = &t->e;
     uint32_t back;
 
-    emit_slow(t, k, why);
+    emit_slow(t, k);
     if ((t->u->insn[k].flags & INSN_LAST) && !is_jcc(&t->t->d[k].z))
         return; /* it never comes back */
     if (t->t->flags_after[k] & FLAGS_IN_HOST)
@@ -126,7 +122,7 @@ static void emit_miss_stub(struct tr *t, const struct jit_stub *s)
                   (s->size - 1u) << 16 | (uint32_t)s->is_write << 24);
     back = emit_jmp(e);
     emit_patch(e, back, s->retry);
-    emit_slow_stub(t, s->k, SLOW_MEMORY);
+    emit_slow_stub(t, s->k);
 }
 
 static void emit_link_stub(struct tr *t, const struct jit_stub *s)
@@ -159,7 +155,7 @@ void emit_stubs(struct tr *t)
             emit_patch(&t->e, s->jump, t->e.at);
         switch (s->kind) {
         case STUB_SLOW:
-            emit_slow_stub(t, s->k, SLOW_OTHER);
+            emit_slow_stub(t, s->k);
             break;
         case STUB_MISS:
             emit_miss_stub(t, s);
@@ -182,14 +178,6 @@ static void emit_self(struct tr *t)
     emit_call(&t->e, JIT_RM(call_link), reference(t, l));
 }
 
-/* One more, without flags. */
-static void emit_count(struct tr *t, struct rm counter)
-{
-    emit_load(&t->e, T0, counter);
-    emit_lea(&t->e, T0, rm_mem(T0, 1));
-    emit_store(&t->e, counter, T0);
-}
-
 static void emit_entry(struct tr *t)
 {
     struct emit *e = &t->e;
@@ -203,8 +191,6 @@ static void emit_entry(struct tr *t)
         emit_flags_save(e);
     t->u->entry = e->at;
     t->flags = needs ? FLAGS_IN_CC : 0;
-    if (t->j->forms)
-        emit_count(t, JIT_RM(stats.units_run));
     if (!t->is_counting)
         return;
     emit_load(e, T0, CPU_RM(s.icount));
@@ -246,7 +232,7 @@ static bool emit_unit(struct tr *t, uint32_t start, bool *is_slow)
                 return false;
             }
             flags_to_cc(t);
-            emit_slow(t, k, SLOW_ALWAYS);
+            emit_slow(t, k);
             t->flags = FLAGS_IN_CC;
             if (is_last && is_jcc(&t->t->d[k].z)) {
                 t->u->count = (uint16_t)(k + 1);
@@ -314,6 +300,6 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     j->stats.guest_bytes += u->bytes;
     j->stats.host_bytes += u->code_bytes;
     jit_insert(j, u);
-    j->stats.translate_ticks += host_tsc() - began;
+    j->stats.translate_ns += host_tsc() - began;
     return u;
 }

@@ -206,7 +206,6 @@ void jit_jumps_clear(struct jit *j, unsigned class)
 {
     if (!j->jumps_used[class])
         return;
-    j->stats.jumps_drops++;
     for (unsigned n = 0; n < JIT_JUMPS; n++)
         j->jumps[class][n].rip = JIT_NO_RIP;
     j->jumps_used[class] = j->jumps_local[class] = false;
@@ -246,9 +245,8 @@ static void invalidate_page(struct jit *j, const uint8_t *page, uint64_t start, 
 void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes)
 {
     struct jit *j = jit_of(c);
-    uint64_t began = host_tsc(), end;
+    uint64_t end;
 
-    j->stats.invalidations++;
     if (!block) {
         jit_flush(c);
         return;
@@ -259,7 +257,6 @@ void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset
         stop = MIN(end, page + PAGE_SIZE);
         invalidate_page(j, block->host + page, at - page, stop - page);
     }
-    j->stats.invalidate_ticks += host_tsc() - began;
 }
 
 void jit_flush(struct x86_vcpu *c)

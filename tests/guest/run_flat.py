@@ -2,11 +2,12 @@
 """Runs flat system tests: tests/guest/flat/NAME.asm, ROM images without an
 operating system.
 
-    run_flat.py [--vireo PROGRAM] [--engine NAME] [--peer qemu|bochs] [FILE.asm ...]
+    run_flat.py [--vireo PROGRAM] [--engine NAME] [--peer qemu|bochs] [--lockstep] [FILE.asm ...]
 
 Each is assembled with nasm and run on Vireo, or by hand on a peer for a third
 opinion. A test passes when it prints PASS on port 0xE9 and writes 0 to the
-debug-exit port. Lines in a test's source say what else it wants:
+debug-exit port; with --lockstep when the engine and the interpreter do not
+differ up to there. Lines in a test's source say what else it wants:
 
     ; vireo: OPTIONS          more options for Vireo
     ; qemu: OPTIONS           more options for QEMU
@@ -82,8 +83,8 @@ def command(arguments, image, want):
             rc.write(BOCHS.format(image=image, log=image + ".log", **settings))
         return ["bochs", "-q", "-f", image + ".rc"]
     return [
-        arguments.vireo, "run", "--firmware", image, "--device", "debug-exit", "--serial",
-        "none", "--memory", "128M", "--no-reboot", "--engine", arguments.engine, "--log",
+        arguments.vireo, "lockstep" if arguments.lockstep else "run", "--firmware", image,
+        "--device", "debug-exit", "--serial", "none", "--memory", "128M", "--no-reboot", "--engine", arguments.engine, "--log",
         "firmware=debug",
     ] + want["vireo"]
 
@@ -137,6 +138,9 @@ def run(arguments, path, folder):
         if arguments.peer == "bochs":
             output = re.sub(r"(?s).*<bochs:1> c|^\(0\).*|^=====.*", "", output, flags=re.M)
         return None if "PASS" in output else f"status {done.returncode}\n{output}{where(arguments, path, image, output)}"
+    if arguments.lockstep:
+        same = done.returncode == 0 and "no difference" in output
+        return None if same else f"status {done.returncode}\n{output}"
     if done.returncode != want["status"]:
         return f"status {done.returncode}, not {want['status']}\n{output}{where(arguments, path, image, output)}"
     for pattern in want["says"] or ["PASS"]:
@@ -149,6 +153,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--vireo", default="build/vireo")
     parser.add_argument("--engine", default=os.environ.get("ENGINE", "auto"))
+    parser.add_argument("--lockstep", action="store_true")
     parser.add_argument("--peer", choices=["qemu", "bochs"])
     parser.add_argument("tests", nargs="*")
     arguments = parser.parse_args()
