@@ -138,10 +138,12 @@ __attribute__((naked)) void jit_miss(void)
         "movb $1, 40+%c[used](%%rsp, %%rbx)\n\t"
         "lea 40+%c[l0](%%rsp, %%rcx), %%rcx\n\t"
         "mov 0(%%rdx), %%rbx\n\t"
-        "ror $12, %%rbx\n\t"
+        "test $1, %%bl\n\t"
+        "cmovnz 40+%c[none](%%rsp), %%rbx\n\t"
         "mov %%rbx, 0(%%rcx)\n\t"
         "mov 8(%%rdx), %%rbx\n\t"
-        "ror $12, %%rbx\n\t"
+        "test $1, %%bl\n\t"
+        "cmovnz 40+%c[none](%%rsp), %%rbx\n\t"
         "mov %%rbx, 8(%%rcx)\n\t"
         "mov 16(%%rdx), %%rbx\n\t"
         "mov %%rbx, 16(%%rcx)\n\t"
@@ -193,6 +195,6 @@ __attribute__((naked)) void jit_miss(void)
         "ret"
         :
         : [mask] "i"(offsetof(struct x86_vcpu, tlb_index_mask)),
-          [table] "i"(offsetof(struct x86_vcpu, tlb_table)), [used] JIT(l0_used), [l0] JIT(l0),
+          [table] "i"(offsetof(struct x86_vcpu, tlb_table)), [used] JIT(l0_used), [l0] JIT(l0), [none] JIT(l0_none),
           [host_rsp] JIT(host_rsp), [refill] JIT(refill));
 }

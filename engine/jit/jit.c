@@ -305,6 +305,7 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
         j->jumps_used[k] = true;
         jit_jumps_clear(j, k);
     }
+    j->l0_none = JIT_L0_NONE;
     jit_l0_clear(j);
     c->has_jit = true;
     return 0;

@@ -34,13 +34,16 @@
 #define JIT_JUMPS 8192  /* entries of a jump cache: a power of two */
 
 /* A translation that was used before, by base register and place: a subset of
- * the TLB, found without computing an index. Tags are page NUMBERS. */
+ * the TLB, found without computing an index. An access of n bytes at a hits if
+ * a - read <= 4096 - n, unsigned. */
 struct jit_l0 {
-    uint64_t read, write; /* JIT_L0_NONE and anything above 2^52 match nothing */
+    uint64_t read, write; /* linear page address, or JIT_L0_NONE */
     uint64_t addend;      /* host address - linear address */
     uint64_t unused;
 };
-#define JIT_L0_NONE (~0ull)
+/* Hit by addresses only that are far from canonical, and they stay so when any
+ * addend is added: the host's processor refuses them. */
+#define JIT_L0_NONE 0x4000000000000000ull
 
 /* Where an indirect jump to rip leads. */
 struct jit_jump {
@@ -121,6 +124,7 @@ struct jit {
     uint64_t saved_t1;
     uint32_t generation[2]; /* of global and of other pages' fetch translations */
     uint8_t l0_used[4];     /* by class: something is in l0[] */
+    uint64_t l0_none;       /* JIT_L0_NONE */
     jit_c_function *slow, *link;
     uint8_t (*refill)(struct x86_vcpu *c, uint64_t lin, uint64_t is_write);
     void *leave; /* address of jit_leave */

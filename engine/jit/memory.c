@@ -1,11 +1,10 @@
 /*
  * Guest memory in translated code: the one seam.
  *
- * An access compares the page of its LAST byte with the tag of an L0 entry
- * that belongs to its base register and place, which costs no index and puts
- * nothing on the way of the address; the entry's addend makes the linear
- * address the host's. An access across pages never matches. What does not
- * match goes to jit_miss (entry.c), which looks into the TLB, and from there
+ * An access takes the page of an L0 entry that belongs to its base register and
+ * place from its address: that costs no index and puts nothing on the way of
+ * the address; the entry's addend makes the linear address the host's. If the
+ * difference leaves no room for the access in the page, it goes to jit_miss (entry.c), which looks into the TLB, and from there
  * to the instruction's handler.
  */
 #include "engine/jit/translate.h"
@@ -66,12 +65,13 @@ static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size,
     struct jit_stub *s;
     uint32_t retry = e->at;
 
-    emit_lea(e, T0, rm_mem(base, disp + (int32_t)size - 1));
-    emit_rm_imm(e, OP_W | 0xc1, 5, rm_reg(T0), 1); /* shr T0, 12 */
-    emit8(e, 12);
-    emit_rm(e, OP_W | 0x3b, T0,
-            is_write ? L0_RM(class, slot, write) : L0_RM(class, slot, read)); /* cmp */
-    s = new_stub(t, STUB_MISS, emit_jcc(e, 5));
+    emit_lea(e, T0, rm_mem(base, disp));
+    emit_rm(e, OP_W | 0x2b, T0, /* sub */
+            is_write ? L0_RM(class, slot, write) : L0_RM(class, slot, read));
+    emit8(e, 0x48); /* cmp rax, 4096 - size */
+    emit8(e, 0x3d);
+    emit32(e, (uint32_t)PAGE_SIZE - size);
+    s = new_stub(t, STUB_MISS, emit_jcc(e, 7)); /* ja */
     s->base = (uint8_t)base;
     s->disp = disp;
     s->size = (uint8_t)size;
