@@ -134,7 +134,7 @@ __attribute__((naked)) void jit_miss(void)
         "jne 1f\n\t"
         "movzwl %%cx, %%ecx\n\t"
         "mov %%ecx, %%ebx\n\t"
-        "shr $10, %%ebx\n\t"
+        "shr %[class_shift], %%ebx\n\t"
         "movb $1, 40+%c[used](%%rsp, %%rbx)\n\t"
         "lea 40+%c[l0](%%rsp, %%rcx), %%rcx\n\t"
         "mov 0(%%rdx), %%rbx\n\t"
@@ -147,6 +147,15 @@ __attribute__((naked)) void jit_miss(void)
         "mov %%rbx, 8(%%rcx)\n\t"
         "mov 16(%%rdx), %%rbx\n\t"
         "mov %%rbx, 16(%%rcx)\n\t"
+        "mov 32(%%rsp), %%rbx\n\t"
+        "shr $2, %%rbx\n\t"
+        "and %[counters], %%ebx\n\t"
+        "addw $1, 40+%c[misses](%%rsp, %%rbx, 2)\n\t"
+        "cmpw %[many], 40+%c[misses](%%rsp, %%rbx, 2)\n\t"
+        "jae 3f\n\t"
+        "decl 40+%c[left](%%rsp)\n\t"
+        "js 3f\n"
+        "4:\n\t"
         "pop %%rsi\n\t"
         "pop %%rbx\n\t"
         "pop %%rcx\n\t"
@@ -192,9 +201,29 @@ __attribute__((naked)) void jit_miss(void)
         "pop %%rcx\n\t"
         "pop %%rdx\n\t"
         "addq $9, (%%rsp)\n\t"
-        "ret"
+        "ret\n"
+        "3:\n\t"
+        "push %%rdi\n\t"
+        "push %%r8\n\t"
+        "push %%r9\n\t"
+        "push %%r10\n\t"
+        "push %%r11\n\t"
+        "mov %%rsp, %%rbx\n\t"
+        "mov 72(%%rsp), %%rsi\n\t"
+        "lea 80(%%rsp), %%rdi\n\t"
+        "mov %c[host_rsp](%%rdi), %%rsp\n\t"
+        "call *%c[many_fn](%%rdi)\n\t"
+        "mov %%rbx, %%rsp\n\t"
+        "pop %%r11\n\t"
+        "pop %%r10\n\t"
+        "pop %%r9\n\t"
+        "pop %%r8\n\t"
+        "pop %%rdi\n\t"
+        "jmp 4b"
         :
         : [mask] "i"(offsetof(struct x86_vcpu, tlb_index_mask)),
           [table] "i"(offsetof(struct x86_vcpu, tlb_table)), [used] JIT(l0_used), [l0] JIT(l0), [none] JIT(l0_none),
-          [host_rsp] JIT(host_rsp), [refill] JIT(refill));
+          [host_rsp] JIT(host_rsp), [refill] JIT(refill), [misses] JIT(misses),
+          [left] JIT(misses_left), [many_fn] JIT(many), [many] "i"(JIT_MISS_MANY),
+          [counters] "i"(JIT_MISS_COUNTERS - 1), [class_shift] "i"(JIT_L0_CLASS_SHIFT));
 }

@@ -293,6 +293,8 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
     j->slow = call_slow;
     j->link = call_link;
     j->refill = refill;
+    j->many = jit_many_misses;
+    j->misses_left = JIT_MISS_WINDOW;
     j->miss = jit_miss;
     j->call_slow = jit_call_slow;
     j->call_link = jit_call_link;

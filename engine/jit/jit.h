@@ -30,7 +30,8 @@
 #include "engine/interp/cache.h"
 
 #define JIT_STACK_BYTES (64 * KiB)
-#define JIT_L0_SLOTS 32 /* a class */
+#define JIT_L0_SLOTS 128 /* a class */
+#define JIT_L0_CLASS_SHIFT 12 /* log2(bytes of a class) */
 #define JIT_JUMPS 8192  /* entries of a jump cache: a power of two */
 
 /* A translation that was used before, by base register and place: a subset of
@@ -44,6 +45,12 @@ struct jit_l0 {
 /* Hit by addresses only that are far from canonical, and they stay so when any
  * addend is added: the host's processor refuses them. */
 #define JIT_L0_NONE 0x4000000000000000ull
+
+/* A place in the code that has so many of the last so many L0 misses looks into
+ * the TLB itself from then on. */
+#define JIT_MISS_COUNTERS 1024
+#define JIT_MISS_WINDOW 8192
+#define JIT_MISS_MANY 250
 
 /* Where an indirect jump to rip leads. */
 struct jit_jump {
@@ -99,6 +106,8 @@ struct jit_unit {
     struct x86_insn insn[];     /* count and one; offsets count from the page */
 };
 
+#define JIT_TLB_SITES 65536
+
 struct jit_page {
     const uint8_t *host;
     struct jit_unit *units;
@@ -113,6 +122,7 @@ struct jit_stats {
     uint64_t links, unlinks, killed, flushes;
     uint64_t slow_calls, dispatches, dispatch_hits, l0_drops, entered;
     uint64_t accesses, lookups; /* as emitted */
+    uint64_t tlb_sites;
 };
 
 /* C that host code calls; each returns where host code goes on, or 0. */
@@ -125,7 +135,11 @@ struct jit {
     uint32_t generation[2]; /* of global and of other pages' fetch translations */
     uint8_t l0_used[4];     /* by class: something is in l0[] */
     uint64_t l0_none;       /* JIT_L0_NONE */
+    /* How often L0 misses of late, by place in the code: see miss.c. */
+    uint16_t misses[JIT_MISS_COUNTERS];
+    uint32_t misses_left; /* until all are forgotten */
     jit_c_function *slow, *link;
+    void (*many)(struct x86_vcpu *c, uint64_t host_code);
     uint8_t (*refill)(struct x86_vcpu *c, uint64_t lin, uint64_t is_write);
     void *leave; /* address of jit_leave */
     void *miss;  /* jit_miss, jit_call_slow, jit_call_link */
@@ -151,6 +165,7 @@ struct jit {
     unsigned threshold;
     bool is_counting;
     uint8_t host_kills; /* enum jit_host_kills: flags.c */
+    uint64_t tlb_sites[JIT_TLB_SITES / 64]; /* by hash of the guest code's address */
     struct jit_translation *translation; /* scratch of the translator */
     struct jit_stats stats;
 };
@@ -178,10 +193,18 @@ void *jit_arena_alloc(struct jit *j, size_t bytes);
 void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, bool is_global);
 void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes);
 void jit_flush(struct x86_vcpu *c);
+/* Forgets one unit, to be made anew. */
+void jit_kill(struct jit *j, struct jit_unit *u);
 /* Lines of a page that units were made from: enum as ram_block.code_lines. */
 uint64_t jit_page_lines(struct x86_vcpu *c, const uint8_t *page);
 void jit_jumps_clear(struct jit *j, unsigned class);
 void jit_l0_clear(struct jit *j);
+
+/* ---- miss.c ---- */
+
+/* L0 misses too often for the access before this return address. */
+void jit_many_misses(struct x86_vcpu *c, uint64_t host_code);
+bool jit_uses_tlb(const struct jit *j, const uint8_t *guest_code);
 
 /* ---- translate.c ---- */
 

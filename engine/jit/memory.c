@@ -84,6 +84,42 @@ static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size,
     return rm_mem_index(base, T0, 0, disp);
 }
 
+/* The same through the TLB. */
+static struct rm check_tlb(struct tr *t, unsigned base, int32_t disp, unsigned size,
+                           bool is_write, unsigned slot)
+{
+    struct emit *e = &t->e;
+    uint32_t retry = e->at;
+    struct jit_stub *s;
+
+    emit_lea(e, T0, rm_mem(base, disp));
+    if (base == T1)
+        emit_store(e, JIT_RM(saved_t1), T1);
+    emit_lea(e, T1, rm_mem(T0, (int32_t)size - 1));
+    emit_rm_imm(e, OP_W | 0xc1, 5, rm_reg(T0), 1); /* shr T0, 12 - 5 */
+    emit8(e, 12 - TLB_ENTRY_SHIFT);
+    emit_rm(e, OP_W | 0x23, T0, CPU_RM(tlb_index_mask));
+    emit_alu_imm(e, OP_W, 4, rm_reg(T1), -4096);
+    emit_rm(e, OP_W | 0x03, T0, CPU_RM(tlb_table));
+    emit_rm(e, OP_W | 0x3b, T1,
+            rm_mem(T0, is_write ? (int32_t)offsetof(struct tlb_entry, write)
+                                : (int32_t)offsetof(struct tlb_entry, read)));
+    s = new_stub(t, STUB_MISS, emit_jcc(e, 5));
+    s->base = (uint8_t)base;
+    s->disp = disp;
+    s->size = (uint8_t)size;
+    s->is_write = is_write;
+    s->slot = (uint8_t)slot;
+    s->retry = retry;
+    s->saves = base == T1; /* T1 is in memory */
+    if (base == T1)
+        emit_load(e, T1, JIT_RM(saved_t1));
+    emit_load(e, T0, rm_mem(T0, (int32_t)offsetof(struct tlb_entry, addend)));
+    t->j->stats.accesses++;
+    t->j->stats.lookups++;
+    return rm_mem_index(base, T0, 0, disp);
+}
+
 static bool has_plain_segment(const struct tr *t, unsigned seg)
 {
     return (t->is_64 || t->is_flat) && seg != X86_FS && seg != X86_GS;
@@ -177,6 +213,8 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
             emit_rm(e, OP_W | 0x03, T1,
                     rm_mem(H_RSP, (int32_t)(offsetof(struct x86_vcpu, seg_base) + 8u * i->seg)));
     }
+    if (jit_uses_tlb(t->j, t->u->host + i->offset - t->u->insn[0].offset))
+        return check_tlb(t, base, disp, size, is_write, slot_for(t, id));
     return check(t, base, disp, size, is_write, slot_for(t, id));
 }
 

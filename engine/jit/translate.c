@@ -116,6 +116,8 @@ static void emit_miss_stub(struct tr *t, const struct jit_stub *s)
     struct emit *e = &t->e;
     uint32_t back;
 
+    if (s->saves)
+        emit_load(e, T1, JIT_RM(saved_t1));
     emit_lea(e, T0, rm_mem(s->base, s->disp));
     emit_call(e, JIT_RM(miss),
               (uint32_t)((class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
@@ -167,7 +169,7 @@ void emit_stubs(struct tr *t)
     }
 }
 
-/* The unit's own link: where a dead unit's entry leads. */
+/* The unit's own link: out, before its first instruction. */
 static void emit_self(struct tr *t)
 {
     struct jit_link *l = &t->u->links[0];

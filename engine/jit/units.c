@@ -2,8 +2,8 @@
  * Units: the table, links between them, and forgetting.
  *
  * Units die when their bytes change: links into them go back to their stubs,
- * and their entry leads to the stub that asks again, for the jump caches'
- * sake. Memory comes back when everything is forgotten at once.
+ * and the jump caches forget them. A unit that runs may die and run on, because
+ * its code stays what it is until everything is forgotten. Memory comes back when everything is forgotten at once.
  */
 #include <string.h>
 
@@ -170,6 +170,24 @@ static void unlink_one(struct jit *j, struct jit_link *l)
     j->stats.unlinks++;
 }
 
+/* An index is made of a RIP's bits 1..13: of those only two depend on where
+ * the page is mapped. */
+_Static_assert(JIT_JUMPS == 1 << 13, "indexed by bits 1..13");
+
+static void forget_jumps(struct jit *j, const struct jit_unit *u)
+{
+    uint64_t entry = (uint64_t)(uintptr_t)jit_exec(j, u->entry);
+    unsigned offset = (unsigned)((uint64_t)u->host & ~PAGE_MASK);
+
+    for (unsigned k = 0; k < TLB_CLASSES; k++) {
+        for (unsigned page = 0; page < 4; page++) {
+            struct jit_jump *at = &j->jumps[k][(offset | page << 12) >> 1];
+            if (at->host == entry)
+                at->rip = JIT_NO_RIP;
+        }
+    }
+}
+
 static void kill_unit(struct jit *j, struct jit_unit *u)
 {
     struct jit_unit **at = &j->hash[unit_hash(u->host, u->key)];
@@ -191,13 +209,21 @@ static void kill_unit(struct jit *j, struct jit_unit *u)
         *in = l->next;
         l->to = NULL;
     }
-    /* Jump caches may know its entry: jmp to the stub that asks again. */
-    j->code.write[u->entry] = 0xe9;
-    patch(j, u->entry + 1, u->links[0].stub);
+    forget_jumps(j, u);
     if (u->block && u->block->unit == u)
         u->block->unit = NULL;
     u->host = NULL;
     j->stats.killed++;
+}
+
+void jit_kill(struct jit *j, struct jit_unit *u)
+{
+    struct jit_unit **at = &find_page(j, page_of(u->host))->units;
+
+    while (*at != u)
+        at = &(*at)->page_next;
+    *at = u->page_next;
+    kill_unit(j, u);
 }
 
 /* ---- forgetting ---- */
