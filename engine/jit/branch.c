@@ -52,6 +52,21 @@ static uint32_t poll(struct tr *t)
     return emit_jcc(e, 5);
 }
 
+/* The flags' way over a link, as they are now. */
+static unsigned link_flags(const struct tr *t)
+{
+    if (!t->flags || (t->flags & FLAGS_IN_CC))
+        return 0;
+    return t->flags & FLAGS_IN_HOST ? LINK_FLAGS_HOST : LINK_FLAGS_LAZY;
+}
+
+static void link_stubs(struct tr *t, struct jit_link *l)
+{
+    new_stub(t, STUB_LINK, l->jump)->link = l;
+    if (l->kind & LINK_FLAGS_LAZY)
+        new_stub(t, STUB_FIX, 0)->link = l;
+}
+
 /* Goes on at `target`, an offset from the page. Ends the code here. */
 static void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
 {
@@ -60,42 +75,27 @@ static void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_ba
     struct jit_stub *s;
 
     count(t, retired);
+    if (is_backward || crosses(target))
+        flags_leave_host(t); /* what waits may be an interrupt, which shows them */
+    l = new_link(t, target, retired, link_flags(t) | (crosses(target) ? LINK_CROSS : 0));
+    if (is_backward)
+        new_stub(t, STUB_LINK, poll(t))->link = l;
     if (crosses(target)) {
-        uint32_t guard;
-        flags_to_cc(t);
-        l = new_link(t, target, retired, LINK_CROSS);
-        if (is_backward) {
-            s = new_stub(t, STUB_LINK, poll(t));
-            s->link = l;
-        }
-        guard = e->at;
         emit_rm(e, 0x8b, T0, rm_code(0)); /* mov eax, [cell] */
         l->guard = e->at - 4;             /* where its displacement is, until emit_stubs */
         emit_rm(e, 0x3b, T0, JIT_RM(generation));
         l->guard_disp = e->at - 4;
         s = new_stub(t, STUB_LINK, emit_jcc(e, 5));
         s->link = l;
-        s->retry = guard;
         s->is_write = 1; /* has a cell */
         emit_alu_imm(e, t->is_64 ? OP_W : 0, 0, RM_PAGE_RIP, target & (int32_t)PAGE_MASK);
         l->jump = emit_jmp(e);
+        if (l->kind & LINK_FLAGS_LAZY)
+            new_stub(t, STUB_FIX, 0)->link = l;
         return;
     }
-    if (is_backward) {
-        flags_to_cc(t); /* what waits may be an interrupt, which shows them */
-        l = new_link(t, target, retired, 0);
-        s = new_stub(t, STUB_LINK, poll(t));
-        s->link = l;
-        l->jump = emit_jmp(e);
-        s = new_stub(t, STUB_LINK, l->jump);
-        s->link = l;
-        return;
-    }
-    l = new_link(t, target, retired, t->flags & FLAGS_IN_CC || !t->flags ? 0 : LINK_FLAGS_HOST);
     l->jump = emit_jmp(e);
-    s = new_stub(t, STUB_LINK, l->jump);
-    s->link = l;
-    s->saves = l->kind & LINK_FLAGS_HOST;
+    link_stubs(t, l);
 }
 
 void emit_fallthrough(struct tr *t)
@@ -134,13 +134,9 @@ static bool emit_jcc_insn(struct tr *t)
         return false;
     flags_to_host(t);
     if (!crosses(target) && target > i->offset && !t->is_counting) {
-        struct jit_link *l = new_link(t, target, t->k + 1,
-                                      t->flags & FLAGS_IN_CC ? 0 : LINK_FLAGS_HOST);
-        struct jit_stub *s;
+        struct jit_link *l = new_link(t, target, t->k + 1, link_flags(t));
         l->jump = emit_jcc(e, condition);
-        s = new_stub(t, STUB_LINK, l->jump);
-        s->link = l;
-        s->saves = l->kind & LINK_FLAGS_HOST;
+        link_stubs(t, l);
         return true;
     }
     {
@@ -194,6 +190,7 @@ static bool emit_ret(struct tr *t)
 
     if (d->z.operand_width / 8 != size || d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
         return false;
+    flags_to_cc(t); /* for whoever is there */
     rm = mem_stack(t, 0, size, false);
     emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8b, T1, rm);
     emit_lookup(t);
@@ -242,6 +239,7 @@ static bool emit_jmp_call(struct tr *t)
         emit_edge(t, target, t->k + 1, target <= (int32_t)i->offset);
         return true;
     }
+    flags_to_cc(t);
     flags_clobber(t);
     if (d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
         struct rm rm;

@@ -104,7 +104,8 @@ __attribute__((naked)) void jit_call_link(void)
 /*
  * An access that its L0 entry does not cover: rax is the linear address of the
  * first byte, and behind the call are 32 bits that say which entry (offset in
- * bits 0..15), the size - 1 (bits 16..23) and whether it is a write (bit 24).
+ * bits 0..15), the size - 1 (bits 16..23), whether it is a write (bit 24), and
+ * the instruction's number in its unit.
  * Copies the TLB's entry; then goes on 4 bytes behind the call, where the check
  * is repeated, or 9 bytes behind it, where the slow way begins.
  */

@@ -3,7 +3,9 @@
  *
  * A fault shows the flags to the guest, so they must be true wherever an
  * instruction may fault, not only where one is read: what may leave the unit
- * counts as a reader. Saving costs LAHF, SETO and a store, once a value.
+ * counts as a reader. Saving costs LAHF, SETO and a store, once a value; most
+ * values can be had again from registers when somebody really asks (struct
+ * recipe), and then cost nothing.
  */
 #include "engine/jit/translate.h"
 
@@ -17,6 +19,7 @@ enum jit_host_kills {
     KILLS_COUNT = 1 << 4, /* TZCNT, LZCNT */
     KILLS_IMUL = 1 << 5,
     KILLS_BMI = 1 << 6,
+    LOGIC_AS_TEST = 1 << 7, /* TEST of the result gives the flags of AND, OR, XOR */
 };
 
 /* Runs op with all flags clear and all set: the same outcome? */
@@ -40,7 +43,7 @@ enum jit_host_kills {
 uint8_t flags_probe_host(void)
 {
     bool shift = true, twice = true, popcnt = true, scan = true, count = true, imul = true;
-    bool bmi = true;
+    bool bmi = true, logic = true;
 
     TRY(shift, "shl $1, %0");
     TRY(shift, "shl $5, %0");
@@ -67,7 +70,16 @@ uint8_t flags_probe_host(void)
         TRY(bmi, "bzhi %1, %0, %0");
         TRY(bmi, "bextr %1, %0, %0");
     }
-    return (uint8_t)(shift * KILLS_SHIFT | twice * KILLS_SHIFT_DOUBLE | popcnt * KILLS_POPCNT |
+    for (uint64_t v = 1; v < 1ull << 62; v = v * 3 + 5) {
+        uint64_t x = v, y = v * 0x9e3779b97f4a7c15ull, a, b;
+        __asm__ volatile("lea -128(%%rsp), %%rsp\n\txor %1, %0\n\tpushf\n\tpop %2\n\t"
+                         "test %0, %0\n\tpushf\n\tpop %3\n\tlea 128(%%rsp), %%rsp"
+                         : "+r"(x), "+r"(y), "=&r"(a), "=&r"(b)
+                         :
+                         : "cc", "memory");
+        logic = logic && !((a ^ b) & FLAG_STATUS);
+    }
+    return (uint8_t)(logic * LOGIC_AS_TEST | shift * KILLS_SHIFT | twice * KILLS_SHIFT_DOUBLE | popcnt * KILLS_POPCNT |
                      scan * KILLS_SCAN | count * KILLS_COUNT | imul * KILLS_IMUL |
                      bmi * KILLS_BMI);
 }
@@ -172,18 +184,236 @@ void emit_flags_load(struct emit *e)
     emit8(e, 0x9e); /* sahf */
 }
 
+/* ---- recipes ---- */
+
+/* Operand n: a whole general register (not AH..BH), as its number; else -1. */
+static int plain_register(const struct x86_decode *d, unsigned n)
+{
+    const ZydisDecodedOperand *o = &d->op[n];
+
+    if (o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        (o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH))
+        return -1;
+    return (int)x86_reg_offset(o->reg.value) / 8;
+}
+
+static unsigned recipe_kind(const struct tr *t, const struct x86_decode *d)
+{
+    int dest = plain_register(d, 0), source = -1;
+    bool is_immediate = d->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+
+    if (dest < 0)
+        return RECIPE_NONE;
+    if (d->z.operand_count_visible > 1) {
+        source = plain_register(d, 1);
+        if (source < 0 && !is_immediate)
+            return RECIPE_NONE;
+    }
+    switch (d->z.mnemonic) {
+    case ZYDIS_MNEMONIC_CMP:
+    case ZYDIS_MNEMONIC_TEST:
+        return RECIPE_AGAIN;
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_XOR:
+        return t->j->host_kills & LOGIC_AS_TEST ? RECIPE_LOGIC : RECIPE_NONE;
+    case ZYDIS_MNEMONIC_ADD:
+        return source != dest ? RECIPE_ADD : RECIPE_NONE;
+    case ZYDIS_MNEMONIC_SUB:
+        return source != dest ? RECIPE_SUB : RECIPE_NONE;
+    case ZYDIS_MNEMONIC_NEG:
+        return RECIPE_NEG;
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+        return is_immediate && host_of((unsigned)dest) != H_NONE ? RECIPE_INPUT : RECIPE_NONE;
+    default:
+        return RECIPE_NONE;
+    }
+}
+
+static bool writes_register(const struct x86_decode *d, int guest)
+{
+    for (unsigned n = 0; n < d->z.operand_count; n++) {
+        const ZydisDecodedOperand *o = &d->op[n];
+        ZydisRegisterClass class;
+        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+            !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            continue;
+        class = ZydisRegisterGetClass(o->reg.value);
+        if ((class == ZYDIS_REGCLASS_GPR8 || class == ZYDIS_REGCLASS_GPR16 ||
+             class == ZYDIS_REGCLASS_GPR32 || class == ZYDIS_REGCLASS_GPR64) &&
+            (int)(x86_reg_offset(o->reg.value) / 8) == guest)
+            return true;
+    }
+    return false;
+}
+
+/* A recipe for the instruction in hand, if it holds as long as its flags do and
+ * somebody may destroy the host's meanwhile. */
+struct recipe recipe_plan(struct tr *t)
+{
+    const struct jit_translation *s = t->t;
+    const struct x86_decode *d = &s->d[t->k];
+    struct recipe none = {RECIPE_NONE, 0}, r = none;
+    bool is_clobbered = false;
+    int a, b = -1;
+
+    if (s->use[t->k] != FLAGS_KILL || !s->live[t->k + 1])
+        return none;
+    r.kind = (uint8_t)recipe_kind(t, d);
+    r.k = (uint8_t)t->k;
+    if (r.kind == RECIPE_NONE)
+        return none;
+    a = plain_register(d, 0);
+    if (r.kind == RECIPE_AGAIN || r.kind == RECIPE_ADD || r.kind == RECIPE_SUB)
+        b = plain_register(d, 1);
+    for (unsigned m = t->k + 1; m < t->u->count; m++) {
+        is_clobbered |= s->live[m] && s->use[m] != FLAGS_READ;
+        if (s->use[m] & (FLAGS_KILL | FLAGS_PASS))
+            break;
+        if (r.kind != RECIPE_INPUT && (writes_register(&s->d[m], a) ||
+                                       (b >= 0 && writes_register(&s->d[m], b))))
+            return none;
+    }
+    if (r.kind == RECIPE_INPUT) {
+        if (!is_clobbered)
+            return none;
+        emit_store(&t->e, JIT_RM(flag_input), host_of((unsigned)a));
+    }
+    return r;
+}
+
+/* which: group 1. to op source, sized as operand 0 of d. */
+static void emit_alu_source(struct emit *e, const struct x86_decode *d, unsigned which,
+                            unsigned to)
+{
+    unsigned size = d->op[0].size;
+    unsigned word = size == 64 ? OP_W : size == 16 ? OP_66 : 0;
+
+    if (d->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        int32_t imm = (int32_t)d->op[1].imm.value.s;
+        if (size == 8) {
+            emit_rm_imm(e, 0x80 | OP_BYTE_RM, which, rm_reg(to), 1);
+            emit8(e, (unsigned)imm);
+        } else if (size == 16) {
+            emit_rm_imm(e, word | 0x81, which, rm_reg(to), 2);
+            emit16(e, (unsigned)imm);
+        } else {
+            emit_alu_imm(e, word, which, rm_reg(to), imm);
+        }
+        return;
+    }
+    emit_rm(e, size == 8 ? which << 3 | 2 | OP_BYTE_REG | OP_BYTE_RM : word | which << 3 | 3, to,
+            guest_rm((unsigned)plain_register(d, 1)));
+}
+
+static void emit_test_source(struct emit *e, const struct x86_decode *d, unsigned to)
+{
+    unsigned size = d->op[0].size, imm = (unsigned)d->op[1].imm.value.u;
+    unsigned word = size == 64 ? OP_W : size == 16 ? OP_66 : 0;
+
+    if (d->op[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        emit_rm(e, size == 8 ? 0x84 | OP_BYTE_REG | OP_BYTE_RM : word | 0x85, to,
+                guest_rm((unsigned)plain_register(d, 1)));
+        return;
+    }
+    emit_rm_imm(e, size == 8 ? 0xf6 | OP_BYTE_RM : word | 0xf7, 0, rm_reg(to),
+                MIN(size / 8, 4u));
+    if (size == 8)
+        emit8(e, imm);
+    else if (size == 16)
+        emit16(e, imm);
+    else
+        emit32(e, imm);
+}
+
+enum { GROUP_ADD = 0, GROUP_SUB = 5, GROUP_CMP = 7 };
+
+static void emit_recipe(struct tr *t, struct recipe r)
+{
+    const struct x86_decode *d = &t->t->d[r.k];
+    unsigned guest = (unsigned)plain_register(d, 0), host = host_of(guest);
+    unsigned size = d->op[0].size;
+    unsigned word = size == 64 ? OP_W : size == 16 ? OP_66 : 0;
+    struct emit *e = &t->e;
+
+    if (r.kind == RECIPE_INPUT)
+        emit_load(e, T0, JIT_RM(flag_input));
+    else if (host == H_NONE || (r.kind != RECIPE_AGAIN && r.kind != RECIPE_LOGIC))
+        emit_load(e, T0, guest_rm(guest));
+    if (host == H_NONE)
+        host = T0;
+    switch (r.kind) {
+    case RECIPE_AGAIN:
+        if (d->z.mnemonic == ZYDIS_MNEMONIC_CMP)
+            emit_alu_source(e, d, GROUP_CMP, host);
+        else
+            emit_test_source(e, d, host);
+        break;
+    case RECIPE_LOGIC:
+        emit_rm(e, size == 8 ? 0x84 | OP_BYTE_REG | OP_BYTE_RM : word | 0x85, host,
+                rm_reg(host));
+        break;
+    case RECIPE_ADD:
+        emit_alu_source(e, d, GROUP_SUB, T0);
+        emit_alu_source(e, d, GROUP_ADD, T0);
+        break;
+    case RECIPE_SUB:
+        emit_alu_source(e, d, GROUP_ADD, T0);
+        emit_alu_source(e, d, GROUP_SUB, T0);
+        break;
+    case RECIPE_NEG:
+        for (unsigned n = 0; n < 2; n++)
+            emit_rm(e, size == 8 ? 0xf6 | OP_BYTE_RM : word | 0xf7, 3, rm_reg(T0));
+        break;
+    default:
+        emit_rm_imm(e, size == 8 ? 0xc0 | OP_BYTE_RM : word | 0xc1, d->z.raw.modrm.reg,
+                    rm_reg(T0), 1);
+        emit8(e, (unsigned)d->op[1].imm.value.u);
+        break;
+    }
+}
+
+void flags_written(struct tr *t, struct recipe recipe)
+{
+    t->flags = FLAGS_IN_HOST;
+    t->recipe = recipe;
+}
+
+void emit_flags_to_cc(struct tr *t, unsigned flags, struct recipe recipe)
+{
+    if (!flags || (flags & FLAGS_IN_CC))
+        return;
+    if (!(flags & FLAGS_IN_HOST))
+        emit_recipe(t, recipe);
+    emit_flags_save(&t->e);
+}
+
 void flags_to_cc(struct tr *t)
 {
-    if (t->flags & FLAGS_IN_CC || !t->flags)
+    if (!t->flags || (t->flags & FLAGS_IN_CC))
         return;
-    emit_flags_save(&t->e);
-    t->flags |= FLAGS_IN_CC;
+    emit_flags_to_cc(t, t->flags, t->recipe);
+    t->flags |= FLAGS_IN_CC | FLAGS_IN_HOST;
 }
 
 void flags_clobber(struct tr *t)
 {
     if (t->t->live[t->k])
-        flags_to_cc(t);
+        flags_leave_host(t);
+    else
+        t->flags = 0;
+}
+
+void flags_leave_host(struct tr *t)
+{
+    if ((t->flags & FLAGS_IN_HOST) && !(t->flags & FLAGS_IN_CC)) {
+        if (t->recipe.kind != RECIPE_NONE)
+            t->flags |= FLAGS_IN_RECIPE;
+        else
+            flags_to_cc(t);
+    }
     t->flags &= (uint8_t)~FLAGS_IN_HOST;
 }
 
@@ -191,6 +421,9 @@ void flags_to_host(struct tr *t)
 {
     if (t->flags & FLAGS_IN_HOST)
         return;
-    emit_flags_load(&t->e);
+    if (t->flags & FLAGS_IN_RECIPE)
+        emit_recipe(t, t->recipe);
+    else
+        emit_flags_load(&t->e);
     t->flags |= FLAGS_IN_HOST;
 }

@@ -265,20 +265,23 @@ static bool emit_form(struct tr *t, const struct form *f, unsigned op)
 static void flags_done(struct tr *t)
 {
     if (t->t->use[t->k] & (FLAGS_KILL | FLAGS_PASS))
-        t->flags = FLAGS_IN_HOST;
+        flags_written(t, (struct recipe){RECIPE_NONE, 0});
 }
 
 static bool emit_simple(struct tr *t, unsigned extra)
 {
     const struct x86_decode *d = tr_decode(t);
+    struct recipe recipe;
     struct form f;
 
     if (!form_of(d, &f) || !f.rm)
         return false;
     lengthen(d, &f);
+    recipe = recipe_plan(t);
     if (!emit_form(t, &f, opcode_of(d, f.opcode) | extra))
         return false;
-    flags_done(t);
+    if (t->t->use[t->k] & (FLAGS_KILL | FLAGS_PASS))
+        flags_written(t, recipe);
     return true;
 }
 
@@ -565,7 +568,7 @@ static bool emit_flag_insn(struct tr *t)
 
     flags_to_host(t);
     emit8(e, tr_decode(t)->z.opcode);
-    t->flags = FLAGS_IN_HOST;
+    flags_done(t);
     return true;
 }
 

@@ -48,6 +48,7 @@ struct jit_l0 {
 
 /* A place in the code that has so many of the last so many L0 misses looks into
  * the TLB itself from then on. */
+#define JIT_MISS_INSN_SHIFT 25 /* the instruction, in jit_miss' argument */
 #define JIT_MISS_COUNTERS 1024
 #define JIT_MISS_WINDOW 8192
 #define JIT_MISS_MANY 250
@@ -73,6 +74,7 @@ struct jit_unit;
 enum jit_link_kind {
     LINK_FLAGS_HOST = 1 << 0, /* the jump comes with the flags in EFLAGS */
     LINK_CROSS = 1 << 1,      /* leaves the page: guarded by a generation */
+    LINK_FLAGS_LAZY = 1 << 2, /* the jump comes without flags: `fix` makes them */
 };
 
 /* A direct jump from one unit to another. */
@@ -82,6 +84,8 @@ struct jit_link {
     struct jit_link *next; /* of those that go to `to` */
     uint32_t jump;         /* code offset of the rel32 */
     uint32_t stub;         /* code offset */
+    uint32_t fix;          /* LINK_FLAGS_LAZY: code offset of what puts flags into cc.. */
+    uint32_t fix_jump;     /* ..and goes on by this rel32 */
     uint32_t guard;        /* LINK_CROSS: code offset of the generation's cell.. */
     uint32_t guard_disp;   /* ..and of the displacement that says which generation */
     int32_t target;        /* offset from the page's start */
@@ -94,6 +98,7 @@ struct jit_unit {
     const uint8_t *host; /* of the first guest byte; NULL: dead */
     uint32_t key;
     uint16_t count, bytes; /* guest instructions and bytes, contiguous */
+    bool needs_flags;      /* looks at the flags it is entered with */
     uint32_t entry;        /* code offset: flags are in cc */
     uint32_t entry_flags;  /* code offset: flags are in EFLAGS */
     uint32_t code_bytes;
@@ -132,6 +137,7 @@ struct jit {
     /* ---- read and written by host code ---- */
     uint64_t host_rsp; /* of the thread, while host code runs */
     uint64_t saved_t1;
+    uint64_t flag_input;
     uint32_t generation[2]; /* of global and of other pages' fetch translations */
     uint8_t l0_used[4];     /* by class: something is in l0[] */
     uint64_t l0_none;       /* JIT_L0_NONE */

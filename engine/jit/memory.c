@@ -28,7 +28,8 @@ struct jit_stub *new_stub(struct tr *t, unsigned kind, uint32_t jump)
         t->stubs--;
     }
     s = &t->t->stub[t->stubs++];
-    *s = (struct jit_stub){.kind = kind, .jump = jump, .k = (uint8_t)t->k};
+    *s = (struct jit_stub){.kind = kind, .jump = jump, .k = (uint8_t)t->k, .flags = t->flags,
+                           .recipe = t->recipe};
     return s;
 }
 
@@ -111,7 +112,7 @@ static struct rm check_tlb(struct tr *t, unsigned base, int32_t disp, unsigned s
     s->is_write = is_write;
     s->slot = (uint8_t)slot;
     s->retry = retry;
-    s->saves = base == T1; /* T1 is in memory */
+    s->spilled = base == T1;
     if (base == T1)
         emit_load(e, T1, JIT_RM(saved_t1));
     emit_load(e, T0, rm_mem(T0, (int32_t)offsetof(struct tlb_entry, addend)));

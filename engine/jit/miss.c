@@ -39,7 +39,9 @@ void jit_many_misses(struct x86_vcpu *c, uint64_t host_code)
     unsigned counter = host_code >> 2 & (JIT_MISS_COUNTERS - 1);
     const uint8_t *exec = (const uint8_t *)(uintptr_t)host_code;
     struct jit_unit *u;
-    unsigned site, h;
+    const struct x86_insn *i;
+    uint32_t argument;
+    unsigned h;
 
     if (j->misses[counter] < JIT_MISS_MANY) { /* the window is over */
         memset(j->misses, 0, sizeof j->misses);
@@ -50,10 +52,8 @@ void jit_many_misses(struct x86_vcpu *c, uint64_t host_code)
     u = unit_at(j, (uint32_t)(exec - j->code.exec));
     if (!u)
         return;
-    /* Behind the argument is a jump back, then the slow call, whose argument
-     * says which instruction it is. */
-    memcpy(&site, exec + 4 + 5 + 7, 4);
-    const struct x86_insn *i = (const struct x86_insn *)(j->arena + (uint64_t)site * 8);
+    memcpy(&argument, exec, 4);
+    i = &u->insn[argument >> JIT_MISS_INSN_SHIFT];
     h = site_hash(u->host + i->offset - u->insn[0].offset);
     j->tlb_sites[h / 64] |= 1ull << h % 64;
     j->stats.tlb_sites++;

@@ -96,11 +96,13 @@ static void emit_slow(struct tr *t, unsigned k)
     emit_call(&t->e, JIT_RM(call_slow), reference(t, &t->u->insn[k]));
 }
 
-static void emit_slow_stub(struct tr *t, unsigned k)
+static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
 {
     struct emit *e = &t->e;
+    unsigned k = s->k;
     uint32_t back;
 
+    emit_flags_to_cc(t, s->flags, s->recipe);
     emit_slow(t, k);
     if ((t->u->insn[k].flags & INSN_LAST) && !is_jcc(&t->t->d[k].z))
         return; /* it never comes back */
@@ -116,15 +118,16 @@ static void emit_miss_stub(struct tr *t, const struct jit_stub *s)
     struct emit *e = &t->e;
     uint32_t back;
 
-    if (s->saves)
+    if (s->spilled)
         emit_load(e, T1, JIT_RM(saved_t1));
     emit_lea(e, T0, rm_mem(s->base, s->disp));
     emit_call(e, JIT_RM(miss),
               (uint32_t)((class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
-                  (s->size - 1u) << 16 | (uint32_t)s->is_write << 24);
+                  (s->size - 1u) << 16 | (uint32_t)s->is_write << 24 |
+                  (uint32_t)s->k << JIT_MISS_INSN_SHIFT);
     back = emit_jmp(e);
     emit_patch(e, back, s->retry);
-    emit_slow_stub(t, s->k);
+    emit_slow_stub(t, s);
 }
 
 static void emit_link_stub(struct tr *t, const struct jit_stub *s)
@@ -144,23 +147,35 @@ static void emit_link_stub(struct tr *t, const struct jit_stub *s)
         emit_patch(e, l->jump, e->at);
     }
     l->stub = e->at;
-    if (s->saves)
-        emit_flags_save(e);
+    emit_flags_to_cc(t, s->flags, s->recipe);
     emit_call(e, JIT_RM(call_link), reference(t, l));
+}
+
+/* A lazy link's way to a unit that wants the flags. */
+static void emit_fix_stub(struct tr *t, const struct jit_stub *s)
+{
+    struct jit_link *l = s->link;
+
+    l->fix = t->e.at;
+    emit_flags_to_cc(t, s->flags, s->recipe);
+    l->fix_jump = emit_jmp(&t->e);
 }
 
 void emit_stubs(struct tr *t)
 {
     for (unsigned n = 0; n < t->stubs; n++) {
         const struct jit_stub *s = &t->t->stub[n];
-        if (!(s->kind == STUB_LINK && s->is_write))
+        if (s->kind != STUB_FIX && !(s->kind == STUB_LINK && s->is_write))
             emit_patch(&t->e, s->jump, t->e.at);
         switch (s->kind) {
         case STUB_SLOW:
-            emit_slow_stub(t, s->k);
+            emit_slow_stub(t, s);
             break;
         case STUB_MISS:
             emit_miss_stub(t, s);
+            break;
+        case STUB_FIX:
+            emit_fix_stub(t, s);
             break;
         default:
             emit_link_stub(t, s);
@@ -192,7 +207,9 @@ static void emit_entry(struct tr *t)
     if (needs)
         emit_flags_save(e);
     t->u->entry = e->at;
+    t->u->needs_flags = needs;
     t->flags = needs ? FLAGS_IN_CC : 0;
+    t->recipe = (struct recipe){RECIPE_NONE, 0};
     if (!t->is_counting)
         return;
     emit_load(e, T0, CPU_RM(s.icount));
@@ -218,6 +235,7 @@ static bool emit_unit(struct tr *t, uint32_t start, bool *is_slow)
         unsigned k = t->k, stubs = t->stubs, links = t->links;
         bool is_last = t->u->insn[k].flags & INSN_LAST, done;
         uint8_t flags = t->flags;
+        struct recipe recipe = t->recipe;
         uint32_t at = e->at;
 
         if (is_last)
@@ -229,6 +247,7 @@ static bool emit_unit(struct tr *t, uint32_t start, bool *is_slow)
             t->stubs = stubs;
             t->links = links;
             t->flags = flags;
+            t->recipe = recipe;
             if (!t->t->live[k]) {
                 is_slow[k] = true;
                 return false;

@@ -21,14 +21,36 @@ enum flags_use {
 };
 
 /* Where the current flags are: a set. Empty: nowhere, nobody will ask. */
-enum flags_at { FLAGS_IN_CC = 1, FLAGS_IN_HOST = 2 };
+enum flags_at {
+    FLAGS_IN_CC = 1,
+    FLAGS_IN_HOST = 2,
+    FLAGS_IN_RECIPE = 4, /* they can be computed again: struct recipe */
+};
+
+/* How to get flags again that an instruction has made, from what registers
+ * still hold. */
+enum recipe_kind {
+    RECIPE_NONE,
+    RECIPE_AGAIN, /* CMP, TEST: the operands are as they were */
+    RECIPE_LOGIC, /* AND, OR, XOR: of the result alone */
+    RECIPE_ADD,   /* ADD, SUB: back, and once more */
+    RECIPE_SUB,
+    RECIPE_NEG,
+    RECIPE_INPUT, /* shifts: the operand was kept in jit.flag_input */
+};
+struct recipe {
+    uint8_t kind;
+    uint8_t k; /* the instruction */
+};
 
 /* Code out of line, emitted behind the unit. */
 struct jit_stub {
-    enum { STUB_SLOW, STUB_MISS, STUB_LINK, STUB_EDGE } kind;
+    enum { STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX } kind;
     uint32_t jump; /* rel32 that comes here; more than one: chained by other stubs */
     uint8_t k;     /* instruction */
-    uint8_t saves; /* STUB_LINK, STUB_EDGE: flags go to cc first */
+    uint8_t flags; /* enum flags_at, when it is entered */
+    struct recipe recipe;
+    bool spilled;  /* STUB_MISS: T1 is in saved_t1 */
     uint8_t size, is_write, slot;
     uint8_t base;     /* STUB_MISS: linear address = base + disp */
     int32_t disp;
@@ -57,6 +79,7 @@ struct tr {
     uint32_t key;
     unsigned k;        /* the instruction in hand */
     uint8_t flags;     /* enum flags_at */
+    struct recipe recipe;
     unsigned stubs;
     unsigned links;
     bool is_64, is_flat, is_counting;
@@ -100,12 +123,20 @@ static inline struct rm guest_rm(unsigned guest)
 uint8_t flags_use(const struct tr *t, const struct x86_decode *d);
 /* What the host's undefined flags depend on: for struct jit.host_kills. */
 uint8_t flags_probe_host(void);
-/* The host's flags are about to be destroyed. */
+/* The host's flags are about to be destroyed by the instruction in hand: they
+ * are somewhere else afterwards, if anybody may ask for them.. */
 void flags_clobber(struct tr *t);
+/* ..or in any case. */
+void flags_leave_host(struct tr *t);
 /* cc is true afterwards; the host's flags stay as they are. */
 void flags_to_cc(struct tr *t);
-/* The host's flags are the guest's afterwards. */
+/* The host's flags are the guest's afterwards. Uses T0. */
 void flags_to_host(struct tr *t);
+/* Before and after an instruction that writes flags. */
+struct recipe recipe_plan(struct tr *t);
+void flags_written(struct tr *t, struct recipe recipe);
+/* To cc, from where they are: for stubs. */
+void emit_flags_to_cc(struct tr *t, unsigned flags, struct recipe recipe);
 void emit_flags_save(struct emit *e);
 void emit_flags_load(struct emit *e);
 

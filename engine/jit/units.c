@@ -140,6 +140,11 @@ void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, bo
     struct jit *j = jit_of(c);
     uint32_t entry = l->kind & LINK_FLAGS_HOST ? to->entry_flags : to->entry;
 
+    if ((l->kind & LINK_FLAGS_LAZY) && to->needs_flags) {
+        patch(j, l->fix_jump, to->entry);
+        entry = l->fix;
+    }
+
     if (l->kind & LINK_CROSS) {
         unsigned which = !is_global;
         put32(j, l->guard_disp,
