@@ -104,10 +104,10 @@ __attribute__((naked)) void jit_call_link(void)
 /*
  * An access that its L0 entry does not cover: rax is the linear address of the
  * first byte, and behind the call are 32 bits that say which entry (offset in
- * bits 0..15), the size - 1 (bits 16..23), whether it is a write (bit 24), and
- * the instruction's number in its unit.
- * Copies the TLB's entry; then goes on 4 bytes behind the call, where the check
- * is repeated, or 9 bytes behind it, where the slow way begins.
+ * bits 0..15), the size - 1 (bits 16..23) and whether it is a write (bit 24),
+ * and 32 bits that say which instruction.
+ * Copies the TLB's entry; then goes on 8 bytes behind the call, where the check
+ * is repeated, or 13 bytes behind it, where the slow way begins.
  */
 __attribute__((naked)) void jit_miss(void)
 {
@@ -161,7 +161,7 @@ __attribute__((naked)) void jit_miss(void)
         "pop %%rbx\n\t"
         "pop %%rcx\n\t"
         "pop %%rdx\n\t"
-        "addq $4, (%%rsp)\n\t"
+        "addq $8, (%%rsp)\n\t"
         "ret\n"
         /* Not in the TLB: a walk, unless the access is one for the slow way. */
         "1:\n\t"
@@ -201,7 +201,7 @@ __attribute__((naked)) void jit_miss(void)
         "pop %%rbx\n\t"
         "pop %%rcx\n\t"
         "pop %%rdx\n\t"
-        "addq $9, (%%rsp)\n\t"
+        "addq $13, (%%rsp)\n\t"
         "ret\n"
         "3:\n\t"
         "push %%rdi\n\t"

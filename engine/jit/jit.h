@@ -48,7 +48,6 @@ struct jit_l0 {
 
 /* A place in the code that has so many of the last so many L0 misses looks into
  * the TLB itself from then on. */
-#define JIT_MISS_INSN_SHIFT 25 /* the instruction, in jit_miss' argument */
 #define JIT_MISS_COUNTERS 1024
 #define JIT_MISS_WINDOW 8192
 #define JIT_MISS_MANY 250

@@ -22,25 +22,14 @@ bool jit_uses_tlb(const struct jit *j, const uint8_t *guest_code)
     return j->tlb_sites[h / 64] >> h % 64 & 1;
 }
 
-static struct jit_unit *unit_at(struct jit *j, uint32_t code)
-{
-    for (unsigned n = 0; n < JIT_UNIT_HASH; n++) {
-        for (struct jit_unit *u = j->hash[n]; u; u = u->hash_next) {
-            if (code - (u->entry_flags & ~15u) < u->code_bytes)
-                return u;
-        }
-    }
-    return NULL;
-}
-
 void jit_many_misses(struct x86_vcpu *c, uint64_t host_code)
 {
     struct jit *j = jit_of(c);
     unsigned counter = host_code >> 2 & (JIT_MISS_COUNTERS - 1);
-    const uint8_t *exec = (const uint8_t *)(uintptr_t)host_code;
-    struct jit_unit *u;
     const struct x86_insn *i;
-    uint32_t argument;
+    const uint8_t *guest_code;
+    struct jit_unit *u;
+    uint32_t reference;
     unsigned h;
 
     if (j->misses[counter] < JIT_MISS_MANY) { /* the window is over */
@@ -49,12 +38,15 @@ void jit_many_misses(struct x86_vcpu *c, uint64_t host_code)
         return;
     }
     j->misses[counter] = 0;
-    u = unit_at(j, (uint32_t)(exec - j->code.exec));
-    if (!u)
+    memcpy(&reference, (const uint8_t *)(uintptr_t)host_code + 4, 4);
+    i = (const struct x86_insn *)(j->arena + (uint64_t)reference * 8);
+    u = (struct jit_unit *)((char *)(uintptr_t)(i - i->number) - offsetof(struct jit_unit, insn));
+    if (!u->host)
         return;
-    memcpy(&argument, exec, 4);
-    i = &u->insn[argument >> JIT_MISS_INSN_SHIFT];
-    h = site_hash(u->host + i->offset - u->insn[0].offset);
+    guest_code = u->host + i->offset - u->insn[0].offset;
+    if (jit_uses_tlb(j, guest_code))
+        return;
+    h = site_hash(guest_code);
     j->tlb_sites[h / 64] |= 1ull << h % 64;
     j->stats.tlb_sites++;
     if (u->block)

@@ -123,8 +123,8 @@ static void emit_miss_stub(struct tr *t, const struct jit_stub *s)
     emit_lea(e, T0, rm_mem(s->base, s->disp));
     emit_call(e, JIT_RM(miss),
               (uint32_t)((class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
-                  (s->size - 1u) << 16 | (uint32_t)s->is_write << 24 |
-                  (uint32_t)s->k << JIT_MISS_INSN_SHIFT);
+                  (s->size - 1u) << 16 | (uint32_t)s->is_write << 24);
+    emit32(e, reference(t, &t->u->insn[s->k]));
     back = emit_jmp(e);
     emit_patch(e, back, s->retry);
     emit_slow_stub(t, s);
