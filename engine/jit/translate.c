@@ -256,6 +256,11 @@ static bool emit_unit(struct tr *t, uint32_t start, bool *is_slow)
             emit_slow(t, k);
             t->flags = FLAGS_IN_CC;
             if (is_last && is_jcc(&t->t->d[k].z)) {
+                /* The entry holds the count that the unit had. */
+                if (t->is_counting && t->u->count != k + 1) {
+                    t->u->count = (uint16_t)(k + 1);
+                    return false;
+                }
                 t->u->count = (uint16_t)(k + 1);
                 ended = true;
             }
