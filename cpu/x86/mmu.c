@@ -506,27 +506,40 @@ static void note_fetched(struct tlb_slot *slot, gva_t gva, const struct walk *w)
 const struct itlb_entry *x86_fetch_translate(struct x86_vcpu *c, gva_t gva)
 {
     struct tlb_slot *slot = &c->mmu->slot[c->mmu->current];
-    struct itlb_entry *e = itlb_slot(&slot->itlb, gva);
+    struct itlb *t = &slot->itlb;
+    struct itlb_entry *e = itlb_slot(t, gva);
     bool user = c->s.cpl == 3;
+    const struct phys_range *range;
     uint64_t bytes = UINT64_MAX;
     gva_t old = e->tag & PAGE_MASK;
+    bool was_global = e->global, evicted = e->listed && !(e->tag & ITLB_NONE);
     struct walk w;
     uint32_t error;
-    bool evicted, was_global = e->global;
 
     if (walk_access(c, gva, ACCESS_FETCH, user, false, true, &w, &error) != WALK_OK)
         x86_raise_page_fault(c, gva, error);
-    evicted = slot->itlb.any && !(e->tag & ITLB_NONE) && itlb_slot(&slot->itlb, old) == e;
     e->tag = (gva & PAGE_MASK) | user;
     e->gpa = w.gpa & PAGE_MASK;
     e->global = w.global;
     e->shift = (uint8_t)w.shift;
-    e->host = as_map(&c->vm->memory, e->gpa, &bytes, false, &e->block, &e->offset);
-    if (!e->host || bytes < PAGE_SIZE || apic_page_is(c->lapic, e->gpa)) {
+    range = phys_range(c, e->gpa);
+    if (apic_page_is(c->lapic, e->gpa)) {
         e->host = NULL;
-        e->block = NULL;
+    } else if (likely(range)) {
+        e->host = range->host + (e->gpa - range->base);
+        e->block = range->block;
+        e->offset = range->offset + (e->gpa - range->base);
+    } else {
+        e->host = as_map(&c->vm->memory, e->gpa, &bytes, false, &e->block, &e->offset);
+        if (bytes < PAGE_SIZE)
+            e->host = NULL;
     }
-    slot->itlb.any = true;
+    if (!e->host)
+        e->block = NULL;
+    if (!e->listed) {
+        e->listed = true;
+        t->filled[t->filled_count++] = (uint16_t)(gva >> 12 & (ITLB_ENTRIES - 1));
+    }
     note_fetched(slot, gva, &w);
     if (evicted && c->vm->deterministic && c->engine_ops->fetch_dropped)
         c->engine_ops->fetch_dropped(c, false, old, was_global);

@@ -29,6 +29,8 @@ void x86_tlb_flush_pcid(struct x86_vcpu *c, unsigned pcid, bool page_only, gva_t
 void x86_tlb_flush_all_nonglobal(struct x86_vcpu *c);  /* INVPCID type 3 */
 /* No writable translation to pages with cached code remains (EVENT_REVOKE). */
 void x86_tlb_revoke_writes(struct x86_vcpu *c);
+/* The same for the one page of guest memory at host. */
+void x86_tlb_revoke_page(struct x86_vcpu *c, const uint8_t *host);
 /* CR3 was written (value checked): switches PCID slot, flushes as the
  * architecture asks (bit 63 = keep); loads PDPTEs in PAE mode (may raise #GP). */
 void x86_load_cr3(struct x86_vcpu *c, uint64_t value);

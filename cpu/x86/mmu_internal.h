@@ -108,13 +108,15 @@ struct itlb_entry {
     uint64_t offset; /* of the page in block */
     gpa_t gpa;       /* of the page */
     bool global;
+    bool listed;     /* in itlb.filled */
     uint8_t shift;   /* log2 of the size of the page it is (a fragment) of */
 };
 
 /* Untouched memory: as in struct tlb. */
 struct itlb {
     struct itlb_entry entry[ITLB_ENTRIES];
-    bool any;
+    unsigned filled_count;
+    uint16_t filled[ITLB_ENTRIES];
 };
 
 static inline struct itlb_entry *itlb_slot(struct itlb *t, gva_t gva)

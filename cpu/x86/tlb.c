@@ -180,12 +180,18 @@ static void tlb_flush(struct x86_vcpu *c, struct tlb *t, enum tlb_drop drop)
 
 static void itlb_flush(struct itlb *t, enum tlb_drop drop)
 {
-    if (!t->any)
-        return;
-    for (unsigned n = 0; n < ITLB_ENTRIES; n++)
-        if (drop & (t->entry[n].global ? DROP_GLOBAL : DROP_NONGLOBAL))
-            t->entry[n].tag = ITLB_NONE;
-    t->any = drop != DROP_ALL;
+    unsigned kept = 0;
+
+    for (unsigned n = 0; n < t->filled_count; n++) {
+        struct itlb_entry *e = &t->entry[t->filled[n]];
+        if (drop & (e->global ? DROP_GLOBAL : DROP_NONGLOBAL)) {
+            e->tag = ITLB_NONE;
+            e->listed = false;
+        } else {
+            t->filled[kept++] = t->filled[n];
+        }
+    }
+    t->filled_count = kept;
 }
 
 static void slot_flush(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_drop drop)
@@ -243,18 +249,19 @@ static void tlb_flush_page(struct tlb *t, gva_t gva, enum tlb_drop drop, bool la
     }
 }
 
+static void itlb_drop_entry(struct itlb_entry *e, gva_t gva, unsigned shift, enum tlb_drop drop)
+{
+    if (e->listed && ((e->tag ^ gva) & PAGE_MASK) >> shift == 0 &&
+        (drop & (e->global ? DROP_GLOBAL : DROP_NONGLOBAL)))
+        e->tag = ITLB_NONE;
+}
+
 static void itlb_flush_page(struct itlb *t, gva_t gva, enum tlb_drop drop, bool large)
 {
-    if (!t->any)
-        return;
-    for (unsigned n = 0; n < ITLB_ENTRIES; n++) {
-        struct itlb_entry *e = large ? &t->entry[n] : itlb_slot(t, gva);
-        unsigned shift = large ? e->shift : 12;
-        if (((e->tag ^ gva) & PAGE_MASK) >> shift == 0 &&
-            (drop & (e->global ? DROP_GLOBAL : DROP_NONGLOBAL)))
-            e->tag = ITLB_NONE;
-        if (!large)
-            break;
+    itlb_drop_entry(itlb_slot(t, gva), gva, 12, drop);
+    for (unsigned n = 0; large && n < t->filled_count; n++) {
+        struct itlb_entry *e = &t->entry[t->filled[n]];
+        itlb_drop_entry(e, gva, e->shift, drop);
     }
 }
 
@@ -367,25 +374,38 @@ void x86_tlb_flush_pcid(struct x86_vcpu *c, unsigned pcid, bool page_only, gva_t
     }
 }
 
+static void revoke(struct tlb_entry *e)
+{
+    e->write = NO_PAGE;
+    e->flags |= TLBE_CODE;
+}
+
 void x86_tlb_revoke_writes(struct x86_vcpu *c)
 {
-    for (unsigned s = 0; s < TLB_PCID_SLOTS; s++) {
-        for (unsigned k = 0; k < TLB_CLASSES; k++) {
-            struct tlb *t = &c->mmu->slot[s].tlb[k];
-            for (unsigned n = 0; n < t->filled_count; n++) {
-                struct tlb_entry *e = &t->table[t->filled[n]];
-                if (e->write != NO_PAGE) {
-                    const void *host = (const void *)(e->write + e->addend);
-                    struct ram_block *block;
-                    uint64_t offset;
-                    if (x86_host_to_block(c, host, &block, &offset) &&
-                        atomic_load_explicit(&block->code_lines[offset >> 12],
-                                             memory_order_relaxed)) {
-                        e->write = NO_PAGE;
-                        e->flags |= TLBE_CODE;
-                    }
-                }
-            }
+    for (unsigned n = 0; n < TABLES; n++) {
+        struct tlb *t = &c->mmu->slot[n / TLB_CLASSES].tlb[n % TLB_CLASSES];
+        for (unsigned k = 0; k < t->filled_count; k++) {
+            struct tlb_entry *e = &t->table[t->filled[k]];
+            struct ram_block *block;
+            uint64_t offset;
+            if (e->write != NO_PAGE &&
+                x86_host_to_block(c, (const void *)(e->write + e->addend), &block, &offset) &&
+                atomic_load_explicit(&block->code_lines[offset >> 12], memory_order_relaxed))
+                revoke(e);
+        }
+    }
+    tlb_tell_dropped(c);
+}
+
+void x86_tlb_revoke_page(struct x86_vcpu *c, const uint8_t *host)
+{
+    for (unsigned n = 0; n < TABLES; n++) {
+        struct tlb *t = &c->mmu->slot[n / TLB_CLASSES].tlb[n % TLB_CLASSES];
+        for (unsigned k = 0; k < t->filled_count; k++) {
+            struct tlb_entry *e = &t->table[t->filled[k]];
+            /* NO_PAGE makes an odd sum. */
+            if (unlikely(e->write + e->addend == (uint64_t)host))
+                revoke(e);
         }
     }
     tlb_tell_dropped(c);

@@ -32,7 +32,7 @@ typedef enum x86_next x86_handler(struct x86_vcpu *c, const struct x86_insn *i);
 
 /* ---- translation look-aside buffers: see mmu.h ---- */
 
-#define ITLB_ENTRIES 256
+#define ITLB_ENTRIES 1024 /* a power of two */
 #define TLB_PCID_SLOTS 8 /* Linux uses 6 */
 
 /* Which set of permissions a data access has. */

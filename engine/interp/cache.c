@@ -291,7 +291,7 @@ bool cache_mark_lines(struct x86_vcpu *c, struct ram_block *ram, uint64_t offset
     if ((atomic_load(word) & bits) == bits && (settled || alone))
         return true;
     if (!atomic_fetch_or(word, bits) || !(settled || alone))
-        x86_tlb_revoke_writes(c);
+        x86_tlb_revoke_page(c, ram->host + page * PAGE_SIZE);
     if (settled || alone)
         return true;
     /* Marks of another processor do not help as long as it has not told
