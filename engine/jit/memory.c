@@ -123,7 +123,10 @@ static struct rm check_tlb(struct tr *t, unsigned base, int32_t disp, unsigned s
 
 static bool has_plain_segment(const struct tr *t, unsigned seg)
 {
-    return (t->is_64 || t->is_flat) && seg != X86_FS && seg != X86_GS;
+    if (seg == X86_FS || seg == X86_GS)
+        return false;
+    /* CS is flat with the others, but not writable. */
+    return t->is_64 || (t->is_flat && seg != X86_CS);
 }
 
 bool mem_possible(const struct tr *t)
