@@ -137,7 +137,8 @@ static int create_cpus(struct pc *pc, const struct pc_config *c, struct error *e
     if (!pc->apic_bus)
         return error_set(err, -ENOMEM, "out of memory");
     for (unsigned n = 0; n < c->cpus; n++) {
-        struct x86_vcpu *cpu = x86_vcpu_create(pc->vm, &pc->model, c->engine, err);
+        struct x86_vcpu *cpu = x86_vcpu_create(pc->vm, &pc->model, c->engine,
+                                               &c->engine_options, err);
 
         if (!cpu)
             return -ENOMEM;

@@ -13,14 +13,13 @@
 
 #include "backend/char/char.h"
 #include "base/error.h"
+#include "cpu/x86/vcpu.h"
 #include "vm/vm.h"
 
 struct acpi_pm;
 struct pc;
 struct pci_bus;
 struct ps2_keyboard;
-struct x86_engine_ops;
-struct x86_vcpu;
 
 #define PC_COM_PORTS 4
 #define PC_MAX_DEVICES 32
@@ -32,6 +31,7 @@ struct pc_config {
     uint64_t memory_bytes; /* a multiple of 1 MiB */
     unsigned cpus;
     const struct x86_engine_ops *engine;
+    struct x86_engine_options engine_options;
     const char *cpu; /* MODEL[,+feature,-feature]...; NULL: "max" */
 
     /* COM1 to COM4. COM1 is always there, the others if they have a back end.
@@ -62,6 +62,7 @@ int pc_create(struct vm *vm, const struct pc_config *config, struct pc **pc, str
 /* Is this a --device that the board can make? For the command line's checks. */
 int pc_device_check(const char *spec, struct error *err);
 
+/* NULL: there are fewer processors. */
 struct x86_vcpu *pc_cpu(struct pc *pc, unsigned index);
 struct pci_bus *pc_pci_bus(struct pc *pc);
 struct ps2_keyboard *pc_keyboard(struct pc *pc);

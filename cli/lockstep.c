@@ -151,7 +151,7 @@ int cli_lockstep(const struct cli_options *o, int *by_signal, struct error *err)
     struct command c = {.out = -1};
     const struct terminal_hooks hooks = {hook_stop, hook_nothing, hook_nothing, &c};
     struct lockstep_config config = {
-        .engine = {&interp_engine, engine_find(o->engine, err)},
+        .engine = {&interp_engine, engine_find(o->engine, NULL, err)},
         .seed = o->seed,
         .no_reboot = o->no_reboot,
         .log = &c.log,

@@ -36,6 +36,15 @@ const struct cli_option cli_run_options[] = {
     {"engine", "NAME", CLI_STRING, FIELD(engine), 0, 0, "auto, jit or interp",
      "what executes the guest: jit (recompiles hot code), interp (the\n"
      "strict reference), or auto, the fastest that this host can run"},
+    {"jit-threshold", "N", CLI_NUMBER, FIELD(jit_threshold), 1, 60000, "a number from 1 to 60000",
+     "how often code is executed before the JIT recompiles it (16)"},
+    {"jit-cache", "SIZE", CLI_SIZE, FIELD(jit_cache_bytes), 1 * MiB, 8 * GiB,
+     "a size from 1M to 8G", "how much host code the JIT keeps, for all processors together (256M)"},
+    {"perf-map", NULL, CLI_FLAG, FIELD(perf_map), 0, 0, NULL,
+     "write /tmp/perf-PID.map, where perf(1) looks for the names of the\n"
+     "JIT's code: docs/JIT.md"},
+    {"stats", NULL, CLI_FLAG, FIELD(stats), 0, 0, NULL,
+     "say at the end what the engine did, and where its time went"},
     {"serial", "WHERE", CLI_STRING, FIELD(serial), 0, 0, "stdio, none, file:PATH or socket:PATH",
      "the first serial port: stdio, none, file:PATH, or socket:PATH, a\n"
      "Unix socket to connect to (stdio; Ctrl-A x leaves, Ctrl-A h helps)"},

@@ -41,6 +41,10 @@ struct cli_options {
     uint64_t memory_bytes;
     uint64_t cpus;
     const char *engine;
+    uint64_t jit_threshold;
+    uint64_t jit_cache_bytes;
+    bool perf_map;
+    bool stats;
     const char *cpu;
     const char *serial;
     struct cli_list device;

@@ -24,6 +24,7 @@ struct run {
     struct terminal *terminal;
     struct log log;
     struct vm *vm;
+    struct pc *pc;
     struct char_backend *serial;
 };
 
@@ -81,6 +82,12 @@ void cli_board_config(const struct cli_options *o, struct pc_config *config)
         .firmware = o->firmware,
         .kernel = o->kernel,
         .append = o->append,
+        .engine_options = {
+            .jit_threshold = (uint32_t)o->jit_threshold,
+            .jit_cache_bytes = o->jit_cache_bytes,
+            .stats = o->stats,
+            .perf_map = o->perf_map,
+        },
     };
     for (i = 0; i < o->initrd.count && i < PC_MAX_INITRDS; i++)
         config->initrd[config->initrd_count++] = o->initrd.item[i];
@@ -117,16 +124,15 @@ static struct char_backend *create_serial(struct run *r, struct error *err)
 static int create_board(struct run *r, struct error *err)
 {
     struct pc_config config;
-    struct pc *pc;
 
     cli_board_config(r->options, &config);
     config.com[0] = r->serial;
     config.on_shutdown = on_shutdown;
     config.on_shutdown_ctx = r;
-    config.engine = engine_find(r->options->engine, err);
+    config.engine = engine_find(r->options->engine, &r->log, err);
     if (!config.engine)
         return -EINVAL;
-    return pc_create(r->vm, &config, &pc, err);
+    return pc_create(r->vm, &config, &r->pc, err);
 }
 
 /* ---- signals ---- */
@@ -169,6 +175,23 @@ static int exit_status(enum vm_exit exit, int guest_status)
     return CLI_OK;
 }
 
+/* --stats. The processors have stopped. */
+static void report_stats(struct run *r)
+{
+    struct x86_vcpu *c;
+
+    for (unsigned n = 0; n < r->vm->vcpu_count; n++) {
+        char line[96];
+
+        c = pc_cpu(r->pc, n);
+        snprintf(line, sizeof line, "processor %u, engine %s: ran for %.3f s", n,
+                 c->engine_ops->name, (double)c->vcpu.run_ns / 1e9);
+        report_line(r, line);
+        if (c->engine_ops->report)
+            c->engine_ops->report(c, report_line, r);
+    }
+}
+
 static int run_machine(struct run *r, struct error *err)
 {
     const struct terminal_hooks hooks = {hook_stop, hook_pause, hook_resume, r};
@@ -179,6 +202,8 @@ static int run_machine(struct run *r, struct error *err)
     terminal_run(r->terminal, &hooks, stdio);
     code = vm_run(r->vm, &exit, &guest_status, err);
     terminal_leave(r->terminal);
+    if (r->options->stats)
+        report_stats(r);
     return code < 0 ? CLI_ERROR : exit_status(exit, guest_status);
 }
 

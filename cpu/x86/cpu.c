@@ -300,7 +300,8 @@ static const struct dev_type lapic_device = {
 };
 
 struct x86_vcpu *x86_vcpu_create(struct vm *vm, const struct x86_model *model,
-                                 const struct x86_engine_ops *engine, struct error *err)
+                                 const struct x86_engine_ops *engine,
+                                 const struct x86_engine_options *options, struct error *err)
 {
     struct x86_vcpu *c = processor_alloc(engine);
     unsigned index = vm->vcpu_count;
@@ -311,6 +312,8 @@ struct x86_vcpu *x86_vcpu_create(struct vm *vm, const struct x86_model *model,
     }
     c->vm = vm;
     c->model = model;
+    if (options)
+        c->engine_options = *options;
     c->vcpu.ops = &x86_vcpu_ops;
     c->vcpu.state = &x86_cpu_state;
     c->vcpu.self = c;

@@ -82,6 +82,17 @@ struct x86_fault_record {
     uint64_t idt_entry_gva;
 };
 
+/* What a user may choose of how an engine works; 0 stands for the default. */
+struct x86_engine_options {
+    uint32_t jit_threshold;   /* executions before code is recompiled */
+    uint64_t jit_cache_bytes; /* host code of all the machine's processors together */
+    bool stats;               /* count what is told by x86_engine_ops.report */
+    bool perf_map;            /* tell perf(1) where the guest's code is */
+};
+
+/* Takes one line of a report. */
+typedef void x86_report_line(void *ctx, const char *text);
+
 struct x86_vcpu {
     struct x86_cpu s; /* first: architectural state */
 
@@ -144,6 +155,7 @@ struct x86_vcpu {
     struct x86_mmu *mmu;
     void *engine; /* the engine's own part (block cache) */
     const struct x86_engine_ops *engine_ops;
+    struct x86_engine_options engine_options;
     bool has_jit; /* the interpreter's loop may enter host code */
     struct vec_runtime *vec; /* host execution of vector and x87 code */
 
@@ -198,13 +210,18 @@ struct x86_engine_ops {
      * block at a linear address, valid until the processor runs again; 0 bytes
      * where there is none. NULL: the engine makes no host code. */
     size_t (*host_code)(struct x86_vcpu *c, gva_t lin, const uint8_t **code);
+    /* For people (--stats): what this processor's engine did; it does not run. NULL:
+     * nothing to tell. */
+    void (*report)(struct x86_vcpu *c, x86_report_line *line, void *ctx);
 };
 
 /* ---- life (cpu.c) ---- */
 
-/* Adds a processor to the machine; owned by the vm afterwards. */
+/* Adds a processor to the machine; owned by the vm afterwards. options NULL: all
+ * defaults. model->cpu_count says how many share what is given for the machine. */
 struct x86_vcpu *x86_vcpu_create(struct vm *vm, const struct x86_model *model,
-                                 const struct x86_engine_ops *engine, struct error *err);
+                                 const struct x86_engine_ops *engine,
+                                 const struct x86_engine_options *options, struct error *err);
 void x86_vcpu_reset(struct x86_vcpu *c); /* RESET#: SDM Vol. 3, table 9-1 */
 void x86_vcpu_init(struct x86_vcpu *c);  /* INIT: the same, less what survives */
 /* Level of the INTR pin; any thread that holds the lock. */

@@ -178,6 +178,8 @@ static void emit_go(struct tr *t)
     emit_store(e, RM_PAGE_RIP, T1);
     if (t->is_counting)
         emit_alu_imm(e, OP_W, 0, CPU_RM(s.icount), (int32_t)t->k + 1);
+    if (t->j->forms)
+        emit_alu_imm(e, OP_W, 0, JIT_RM(stats.indirect_hits), 1);
     emit_rm(e, 0xff, 4, rm_mem_index(H_RSP, T0, 3, table)); /* jmp [..] */
 }
 

@@ -117,7 +117,8 @@ __attribute__((naked)) void jit_miss(void)
         "push %%rbx\n\t"
         "push %%rsi\n\t"
         "mov 32(%%rsp), %%rbx\n\t"
-        "mov (%%rbx), %%ecx\n"
+        "mov (%%rbx), %%ecx\n\t"
+        "incq 40+%c[l0_misses](%%rsp)\n"
         "0:\n\t"
         "mov %%rax, %%rdx\n\t"
         "shr $7, %%rdx\n\t"
@@ -223,8 +224,9 @@ __attribute__((naked)) void jit_miss(void)
         "jmp 4b"
         :
         : [mask] "i"(offsetof(struct x86_vcpu, tlb_index_mask)),
-          [table] "i"(offsetof(struct x86_vcpu, tlb_table)), [used] JIT(l0_used), [l0] JIT(l0), [none] JIT(l0_none),
-          [host_rsp] JIT(host_rsp), [refill] JIT(refill), [misses] JIT(misses),
-          [left] JIT(misses_left), [many_fn] JIT(many), [many] "i"(JIT_MISS_MANY),
-          [counters] "i"(JIT_MISS_COUNTERS - 1), [class_shift] "i"(JIT_L0_CLASS_SHIFT));
+          [table] "i"(offsetof(struct x86_vcpu, tlb_table)), [used] JIT(l0_used), [l0] JIT(l0),
+          [none] JIT(l0_none), [host_rsp] JIT(host_rsp), [refill] JIT(refill),
+          [misses] JIT(misses), [left] JIT(misses_left), [many_fn] JIT(many),
+          [many] "i"(JIT_MISS_MANY), [counters] "i"(JIT_MISS_COUNTERS - 1),
+          [class_shift] "i"(JIT_L0_CLASS_SHIFT), [l0_misses] JIT(stats.l0_misses));
 }

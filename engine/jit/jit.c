@@ -18,8 +18,9 @@
 #include "engine/interp/interp.h"
 #include "engine/jit/translate.h"
 
-#define CODE_BYTES (128 * MiB)
-#define ARENA_BYTES (128 * MiB)
+#define CACHE_BYTES (256 * MiB) /* of all processors */
+#define MIN_CODE_BYTES (512 * KiB)
+#define THRESHOLD 16
 #define UNIT_ROOM (64 * KiB)
 
 /* ---- C that host code calls ---- */
@@ -31,14 +32,16 @@ static inline bool wants_out(const struct x86_vcpu *c)
            c->s.activity;
 }
 
-static uint64_t leave_address(struct x86_vcpu *c)
+static uint64_t leave_for(struct x86_vcpu *c, enum jit_leave_reason why)
 {
+    jit_of(c)->stats.leave[why]++;
     return (uint64_t)(uintptr_t)jit_leave;
 }
 
 /* A unit for reg[X86_RIP], if there is one that may be entered now; then
  * reg[X86_RIP] becomes the page RIP. Never faults, never translates. */
-static struct jit_unit *unit_here(struct x86_vcpu *c, const struct itlb_entry **page)
+static struct jit_unit *unit_here(struct x86_vcpu *c, const struct itlb_entry **page,
+                                  enum jit_leave_reason *why)
 {
     struct jit *j = jit_of(c);
     uint64_t rip = c->s.reg[X86_RIP];
@@ -48,13 +51,19 @@ static struct jit_unit *unit_here(struct x86_vcpu *c, const struct itlb_entry **
 
     if ((c->mode & MODE_SIZE) != MODE_64)
         lin = (uint32_t)lin;
+    *why = LEAVE_ODD;
     if (!jit_allowed(c))
         return NULL;
+    *why = LEAVE_FETCH;
     e = itlb_slot(&c->mmu->slot[c->mmu->current].itlb, lin);
     if (e->tag != ((lin & PAGE_MASK) | (c->s.cpl == 3)) || !e->host)
         return NULL;
     u = jit_find(j, e->host + (lin & ~PAGE_MASK), jit_key(c));
-    if (!u || (j->is_counting && u->count > c->budget_end - c->s.icount))
+    *why = LEAVE_NO_UNIT;
+    if (!u)
+        return NULL;
+    *why = LEAVE_BUDGET;
+    if (j->is_counting && u->count > c->budget_end - c->s.icount)
         return NULL;
     c->s.reg[X86_RIP] = rip - (lin & ~PAGE_MASK);
     *page = e;
@@ -67,14 +76,15 @@ static uint64_t dispatch(struct x86_vcpu *c)
     struct jit *j = jit_of(c);
     uint64_t rip = c->s.reg[X86_RIP];
     const struct itlb_entry *page;
+    enum jit_leave_reason why;
     struct jit_unit *u;
 
     j->stats.dispatches++;
     if (wants_out(c) || j->leaving)
-        return leave_address(c);
-    u = unit_here(c, &page);
+        return leave_for(c, j->leaving ? LEAVE_WANTED : LEAVE_EVENT);
+    u = unit_here(c, &page, &why);
     if (!u)
-        return leave_address(c);
+        return leave_for(c, why);
     j->stats.dispatch_hits++;
     if (u->key & (KEY_FLAT | MODE_64)) {
         unsigned class = c->tlb_class;
@@ -102,7 +112,8 @@ static enum x86_next end_of_slow(struct x86_vcpu *c, const struct x86_insn *i)
 static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
 {
     struct jit *j = jit_of(c);
-    const struct x86_insn *i = (const struct x86_insn *)(j->arena + reference * 8);
+    const struct x86_insn *i =
+        (const struct x86_insn *)(j->arena + (reference & SLOW_REFERENCE) * 8);
     enum x86_next next;
     uint64_t rip;
 
@@ -118,10 +129,18 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
         rip = c->s.reg[X86_RIP] + i->offset + i->length;
         c->s.reg[X86_RIP] = rip & c->ip_mask;
         c->s.icount += i->number + 1u;
-        return leave_address(c);
+        return leave_for(c, j->leaving ? LEAVE_WANTED : LEAVE_EVENT);
     }
     c->s.icount += i->number + 1u;
     return dispatch(c);
+}
+
+/* The same, counting which. */
+static uint64_t call_slow_counting(struct x86_vcpu *c, uint64_t reference)
+{
+    jit_forms_count(jit_of(c), (uint32_t)(reference & SLOW_REFERENCE),
+                    (enum slow_reason)(reference >> SLOW_REASON_SHIFT));
+    return call_slow(c, reference);
 }
 
 /* A direct jump whose target is not known, or not yet, or no longer. */
@@ -132,6 +151,7 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
     uint64_t page_rip = c->s.reg[X86_RIP];
     uint64_t rip = (page_rip + (uint64_t)(int64_t)l->target) & c->ip_mask;
     const struct itlb_entry *page;
+    enum jit_leave_reason why;
     struct jit_unit *u;
 
     if (unlikely(rip + c->code_bias > c->code_span) && l->retired) {
@@ -143,15 +163,15 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
             if (j->is_counting)
                 c->s.icount -= l->retired;
             c->s.reg[X86_RIP] = (page_rip + i->offset) & c->ip_mask;
-            return leave_address(c);
+            return leave_for(c, LEAVE_TARGET);
         }
     }
     c->s.reg[X86_RIP] = rip;
     if (wants_out(c))
-        return leave_address(c);
-    u = unit_here(c, &page);
+        return leave_for(c, LEAVE_EVENT);
+    u = unit_here(c, &page, &why);
     if (!u)
-        return leave_address(c);
+        return leave_for(c, why);
     if (l != l->from->links && l->from->host && u->key == l->from->key)
         jit_link_to(c, l, u, page->global);
     return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
@@ -159,10 +179,19 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
 
 static uint8_t refill(struct x86_vcpu *c, uint64_t lin, uint64_t is_write)
 {
+    jit_of(c)->stats.refills++;
     return x86_tlb_refill(c, lin, is_write);
 }
 
 /* ---- from the interpreter's loop ---- */
+
+/* The interpreter runs it. */
+static bool not_now(struct jit *j, const struct x86_block *b, enum jit_try_reason why)
+{
+    j->stats.try_blocks[why]++;
+    j->stats.try_insns[why] += b->count;
+    return false;
+}
 
 bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
 {
@@ -171,30 +200,33 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
     uint32_t key;
 
     if (!jit_allowed(c))
-        return false;
+        return not_now(j, b, TRY_ODD);
     key = jit_key(c);
     if (!u || u->key != key) {
         const struct itlb_entry *page;
         u = jit_find(j, b->host, key);
         if (!u) {
-            if (b->heat++ < j->threshold || !b->cached || b->second_host)
-                return false;
+            if (!b->cached || b->second_host)
+                return not_now(j, b, b->cached ? TRY_CROSSING : TRY_UNCACHED);
+            if (b->heat++ < j->threshold)
+                return not_now(j, b, TRY_COLD);
             b->heat = 0;
             page = x86_fetch_page(c, lin);
             if (!page->host)
-                return false;
+                return not_now(j, b, TRY_UNCACHED);
             if (j->code_used + UNIT_ROOM > j->code.bytes ||
                 j->arena_used + UNIT_ROOM > j->arena_bytes)
                 jit_flush(c);
             u = jit_translate(c, lin, page, key);
             if (!u)
-                return false;
+                return not_now(j, b, TRY_FAILED);
+            jit_perf_note(c, u, c->s.reg[X86_RIP]);
         }
         u->block = b;
         b->unit = u;
     }
     if (j->is_counting && u->count > c->budget_end - c->s.icount)
-        return false;
+        return not_now(j, b, TRY_BUDGET);
     c->s.reg[X86_RIP] -= lin & ~PAGE_MASK;
     j->leaving = false;
     j->stats.entered++;
@@ -264,33 +296,47 @@ static void jit_destroy(struct x86_vcpu *c)
         host_pages_free(j->arena, j->arena_bytes);
     exec_memory_destroy(&j->code);
     free(j->translation);
+    jit_forms_destroy(j);
+    jit_perf_close(j);
     j->arena = NULL;
     j->translation = NULL;
     cache_destroy(c);
 }
 
+/* This processor's part of the machine's cache. */
+static size_t code_bytes(const struct x86_vcpu *c)
+{
+    uint64_t bytes = c->engine_options.jit_cache_bytes ? c->engine_options.jit_cache_bytes
+                                                       : CACHE_BYTES;
+
+    bytes /= MAX(c->model->cpu_count, 1u);
+    return align_down(MAX(bytes, MIN_CODE_BYTES), PAGE_SIZE);
+}
+
 static int jit_create(struct x86_vcpu *c, struct error *err)
 {
+    const struct x86_engine_options *options = &c->engine_options;
     struct jit *j = jit_of(c);
     int r;
 
+    j->perf_fd = -1;
     r = cache_create(c, err);
     if (r < 0)
         return r;
-    r = exec_memory_create(&j->code, CODE_BYTES, err);
+    r = exec_memory_create(&j->code, code_bytes(c), err);
     if (r < 0)
         goto fail;
-    j->arena_bytes = ARENA_BYTES;
+    j->arena_bytes = 2 * j->code.bytes; /* measured: 1.5 */
     j->arena = host_pages_alloc(j->arena_bytes, false);
     j->translation = malloc(jit_translation_bytes());
-    if (!j->arena || !j->translation) {
+    if (!j->arena || !j->translation || (options->stats && jit_forms_create(j) < 0)) {
         r = error_set(err, -ENOMEM, "out of memory for the JIT");
         goto fail;
     }
-    j->threshold = 8;
+    j->threshold = options->jit_threshold ? options->jit_threshold : THRESHOLD;
     j->is_counting = c->vm->deterministic;
     j->host_kills = flags_probe_host();
-    j->slow = call_slow;
+    j->slow = options->stats ? call_slow_counting : call_slow;
     j->link = call_link;
     j->refill = refill;
     j->many = jit_many_misses;
@@ -309,6 +355,7 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
     }
     j->l0_none = JIT_L0_NONE;
     jit_l0_clear(j);
+    jit_perf_open(c);
     c->has_jit = true;
     return 0;
 fail:
@@ -328,4 +375,6 @@ const struct x86_engine_ops jit_engine = {
     .tlb_dropped = jit_tlb_dropped,
     .fetch_dropped = jit_fetch_dropped,
     .slot_switched = jit_slot_switched,
+    .host_code = jit_host_code,
+    .report = jit_report,
 };

@@ -28,6 +28,7 @@
 #include "cpu/x86/mmu_internal.h"
 #include "cpu/x86/vcpu.h"
 #include "engine/interp/cache.h"
+#include "engine/jit/stats.h"
 
 #define JIT_STACK_BYTES (64 * KiB)
 #define JIT_L0_SLOTS 128 /* a class */
@@ -121,14 +122,6 @@ struct jit_page {
 #define JIT_UNIT_HASH 32768
 #define JIT_PAGE_HASH 8192
 
-struct jit_stats {
-    uint64_t units, guest_insns, guest_bytes, host_bytes, translate_ns;
-    uint64_t links, unlinks, killed, flushes;
-    uint64_t slow_calls, dispatches, dispatch_hits, l0_drops, entered;
-    uint64_t accesses, lookups; /* as emitted */
-    uint64_t tlb_sites;
-};
-
 /* C that host code calls; each returns where host code goes on, or 0. */
 typedef uint64_t jit_c_function(struct x86_vcpu *c, uint64_t argument);
 
@@ -173,6 +166,8 @@ struct jit {
     uint64_t tlb_sites[JIT_TLB_SITES / 64]; /* by hash of the guest code's address */
     struct jit_translation *translation; /* scratch of the translator */
     struct jit_stats stats;
+    struct jit_forms *forms; /* stats.c; NULL: nobody asked */
+    int perf_fd;             /* perf.c; -1: nobody asked */
 };
 
 #define JIT_AREA align_up(sizeof(struct x86_vcpu), 64)
@@ -193,6 +188,8 @@ uint32_t jit_key(const struct x86_vcpu *c);
 /* False: alignment checks, breakpoints or odd segments need the interpreter. */
 bool jit_allowed(const struct x86_vcpu *c);
 struct jit_unit *jit_find(struct jit *j, const uint8_t *host, uint32_t key);
+/* A unit made from the byte at host: one that starts there if there is one. */
+struct jit_unit *jit_find_covering(struct jit *j, const uint8_t *host, uint32_t key);
 void jit_insert(struct jit *j, struct jit_unit *u);
 void *jit_arena_alloc(struct jit *j, size_t bytes);
 void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, bool is_global);
@@ -210,6 +207,14 @@ void jit_l0_clear(struct jit *j);
 /* L0 misses too often for the access before this return address. */
 void jit_many_misses(struct x86_vcpu *c, uint64_t host_code);
 bool jit_uses_tlb(const struct jit *j, const uint8_t *guest_code);
+
+/* ---- perf.c ---- */
+
+void jit_perf_open(struct x86_vcpu *c);
+void jit_perf_close(struct jit *j);
+void jit_perf_note(struct x86_vcpu *c, const struct jit_unit *u, gva_t rip);
+/* x86_engine_ops.host_code */
+size_t jit_host_code(struct x86_vcpu *c, gva_t lin, const uint8_t **code);
 
 /* ---- translate.c ---- */
 

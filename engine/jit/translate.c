@@ -91,9 +91,13 @@ static uint32_t reference(const struct tr *t, const void *p)
     return (uint32_t)(((const uint8_t *)p - t->j->arena) / 8);
 }
 
-static void emit_slow(struct tr *t, unsigned k)
+static void emit_slow(struct tr *t, unsigned k, enum slow_reason why)
 {
-    emit_call(&t->e, JIT_RM(call_slow), reference(t, &t->u->insn[k]));
+    uint32_t at = reference(t, &t->u->insn[k]);
+
+    if (t->j->forms)
+        jit_forms_note(t->j, at, &t->t->d[k]);
+    emit_call(&t->e, JIT_RM(call_slow), at | (uint32_t)why << SLOW_REASON_SHIFT);
 }
 
 static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
@@ -103,7 +107,7 @@ static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
     uint32_t back;
 
     emit_flags_to_cc(t, s->flags, s->recipe);
-    emit_slow(t, k);
+    emit_slow(t, k, s->kind == STUB_MISS ? SLOW_MEMORY : SLOW_OTHER);
     if ((t->u->insn[k].flags & INSN_LAST) && !is_jcc(&t->t->d[k].z))
         return; /* it never comes back */
     if (t->t->flags_after[k] & FLAGS_IN_HOST)
@@ -195,6 +199,14 @@ static void emit_self(struct tr *t)
     emit_call(&t->e, JIT_RM(call_link), reference(t, l));
 }
 
+/* One more, without flags. */
+static void emit_count(struct tr *t, struct rm counter)
+{
+    emit_load(&t->e, T0, counter);
+    emit_lea(&t->e, T0, rm_mem(T0, 1));
+    emit_store(&t->e, counter, T0);
+}
+
 static void emit_entry(struct tr *t)
 {
     struct emit *e = &t->e;
@@ -210,6 +222,8 @@ static void emit_entry(struct tr *t)
     t->u->needs_flags = needs;
     t->flags = needs ? FLAGS_IN_CC : 0;
     t->recipe = (struct recipe){RECIPE_NONE, 0};
+    if (t->j->forms)
+        emit_count(t, JIT_RM(stats.units_run));
     if (!t->is_counting)
         return;
     emit_load(e, T0, CPU_RM(s.icount));
@@ -253,7 +267,7 @@ static bool emit_unit(struct tr *t, uint32_t start, bool *is_slow)
                 return false;
             }
             flags_to_cc(t);
-            emit_slow(t, k);
+            emit_slow(t, k, SLOW_ALWAYS);
             t->flags = FLAGS_IN_CC;
             if (is_last && is_jcc(&t->t->d[k].z)) {
                 /* The entry holds the count that the unit had. */
@@ -326,6 +340,6 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     j->stats.guest_bytes += u->bytes;
     j->stats.host_bytes += u->code_bytes;
     jit_insert(j, u);
-    j->stats.translate_ns += host_tsc() - began;
+    j->stats.translate_ticks += host_tsc() - began;
     return u;
 }

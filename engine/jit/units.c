@@ -103,6 +103,19 @@ struct jit_unit *jit_find(struct jit *j, const uint8_t *host, uint32_t key)
     return u;
 }
 
+struct jit_unit *jit_find_covering(struct jit *j, const uint8_t *host, uint32_t key)
+{
+    struct jit_unit *u = jit_find(j, host, key);
+    struct jit_page *p = find_page(j, page_of(host));
+
+    if (u || !p)
+        return u;
+    for (u = p->units; u; u = u->page_next)
+        if (u->key == key && host >= u->host && host < u->host + u->bytes)
+            break;
+    return u;
+}
+
 void jit_insert(struct jit *j, struct jit_unit *u)
 {
     struct jit_unit **bucket = &j->hash[unit_hash(u->host, u->key)];
@@ -237,6 +250,7 @@ void jit_jumps_clear(struct jit *j, unsigned class)
 {
     if (!j->jumps_used[class])
         return;
+    j->stats.jumps_drops++;
     for (unsigned n = 0; n < JIT_JUMPS; n++)
         j->jumps[class][n].rip = JIT_NO_RIP;
     j->jumps_used[class] = j->jumps_local[class] = false;
@@ -276,8 +290,9 @@ static void invalidate_page(struct jit *j, const uint8_t *page, uint64_t start, 
 void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes)
 {
     struct jit *j = jit_of(c);
-    uint64_t end;
+    uint64_t began = host_tsc(), end;
 
+    j->stats.invalidations++;
     if (!block) {
         jit_flush(c);
         return;
@@ -288,6 +303,7 @@ void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset
         stop = MIN(end, page + PAGE_SIZE);
         invalidate_page(j, block->host + page, at - page, stop - page);
     }
+    j->stats.invalidate_ticks += host_tsc() - began;
 }
 
 void jit_flush(struct x86_vcpu *c)

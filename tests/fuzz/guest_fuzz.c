@@ -490,8 +490,8 @@ static void find_engines(struct fuzz *f, const char *names)
     char name[64];
 
     snprintf(name, sizeof name, "%.*s", (int)first, names);
-    f->engine[0] = engine_find(name, &err);
-    f->engine[1] = names[first] ? engine_find(names + first + 1, &err) : f->engine[0];
+    f->engine[0] = engine_find(name, NULL, &err);
+    f->engine[1] = names[first] ? engine_find(names + first + 1, NULL, &err) : f->engine[0];
     if (!f->engine[0] || !f->engine[1]) {
         fprintf(stderr, "guest_fuzz: %s\n", err.text);
         exit(2);

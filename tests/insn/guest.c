@@ -231,7 +231,7 @@ struct guest *guest_create(const uint8_t background[DATA_PAGES][4096],
     g->region = (struct region){.name = "ram", .size = GUEST_RAM, .ram = g->ram};
     region_add(&g->vm->memory, &g->region);
     g->bus = apic_bus_create(g->vm);
-    g->cpu = x86_vcpu_create(g->vm, &g->model, engine, &err);
+    g->cpu = x86_vcpu_create(g->vm, &g->model, engine, NULL, &err);
     if (!g->bus || !g->cpu)
         goto fail;
     apic_bus_add(g->bus, g->cpu);

@@ -451,7 +451,7 @@ static void parse(struct options *o, int argc, char **argv)
     }
     if (!o->seconds && !o->cases && !o->is_single)
         o->seconds = 40;
-    o->engine = engine_find(engine, &err);
+    o->engine = engine_find(engine, NULL, &err);
     if (!o->engine) {
         fprintf(stderr, "insn_test: %s\n", err.text);
         exit(1);

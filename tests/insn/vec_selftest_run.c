@@ -369,7 +369,7 @@ static bool guest_start(void)
     region.ram = ram;
     if (region_add(&vm->memory, &region))
         goto fail;
-    cpu = x86_vcpu_create(vm, &model, &engine, &err);
+    cpu = x86_vcpu_create(vm, &model, &engine, NULL, &err);
     if (!cpu)
         goto fail;
     table = (uint64_t *)ram->host;

@@ -584,8 +584,8 @@ static struct engines find_engines(char *names)
 
     if (second)
         *second++ = 0;
-    e.first = engine_find(names, &err);
-    e.second = second ? engine_find(second, &err) : e.first;
+    e.first = engine_find(names, NULL, &err);
+    e.second = second ? engine_find(second, NULL, &err) : e.first;
     if (!e.first || !e.second)
         fail("%s", err.text);
     return e;

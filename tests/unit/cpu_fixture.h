@@ -75,7 +75,7 @@ static inline void fixture_start(struct fixture *f, const char *model, unsigned 
     f->bus = apic_bus_create(f->vm);
     assert_non_null(f->bus);
     for (unsigned n = 0; n < count; n++) {
-        f->cpu[n] = x86_vcpu_create(f->vm, &f->model, &fixture_engine, &err);
+        f->cpu[n] = x86_vcpu_create(f->vm, &f->model, &fixture_engine, NULL, &err);
         assert_non_null(f->cpu[n]);
         apic_bus_add(f->bus, f->cpu[n]);
         atomic_store(&f->cpu[n]->vcpu.events, 0);
