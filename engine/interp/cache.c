@@ -176,6 +176,7 @@ static void forget_everything(struct x86_vcpu *c)
 {
     struct interp *in = interp_of(c);
 
+    vec_leave(c);
     /* Units hold on to blocks and to thunks. */
     if (c->has_jit)
         jit_flush(c);
@@ -371,10 +372,12 @@ static void fetch_bytes(struct x86_vcpu *c, gva_t lin, uint8_t *buf, unsigned n)
         gva_t at = x86_64bit_mode(&c->s) ? lin + done : (uint32_t)(lin + done);
         const struct itlb_entry *e = x86_fetch_page(c, at);
         unsigned run = (unsigned)MIN((uint64_t)n - done, PAGE_SIZE - (at & ~PAGE_MASK));
-        if (e->host)
+        if (e->host) {
             memcpy(buf + done, e->host + (at & ~PAGE_MASK), run);
-        else
+        } else {
+            vec_leave(c);
             as_read(&c->vm->memory, e->gpa + (at & ~PAGE_MASK), buf + done, run);
+        }
         done += run;
     }
 }
@@ -387,6 +390,7 @@ static struct x86_block *uncached(struct x86_vcpu *c, gva_t lin, uint32_t mode)
     uint8_t bytes[15];
     unsigned n;
 
+    vec_leave(c); /* decoding is not compiled without vector registers */
     /* One more byte at a time, so that no byte is fetched that the
      * instruction does not have. */
     for (n = 1; n <= 15; n++) {
@@ -519,6 +523,7 @@ struct x86_block *cache_find(struct x86_vcpu *c, gva_t lin, uint32_t mode)
         /* The pages now follow one another differently: decode again. */
         return uncached(c, lin, mode);
     }
+    vec_leave(c); /* as in uncached() */
     if (in->used + 64 * KiB > ARENA_BYTES || vec_needs_flush(c)) {
         forget_everything(c);
         page = x86_fetch_page(c, lin);

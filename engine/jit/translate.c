@@ -8,6 +8,7 @@
  * What is not emitted is called: the instruction's handler, with everything in
  * its place in memory. So any instruction may be in a unit.
  */
+#include "cpu/x86/vec/vec.h"
 #include "engine/jit/translate.h"
 
 #include <string.h>
@@ -304,6 +305,7 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     struct tr t = {.c = c, .j = j, .t = j->translation, .key = key};
     struct jit_unit *u;
 
+    vec_leave(c); /* decoding is not compiled without vector registers */
     t.is_64 = (key & MODE_SIZE) == MODE_64;
     t.is_flat = key & KEY_FLAT;
     t.is_counting = key & KEY_COUNT;

@@ -23,19 +23,29 @@ HARMLESS = {
 # What may use vector registers, or leads to code that may: devices, the log,
 # locks that sleep, timers, the queue of stale code, random numbers.
 AFTER_LEAVE = {
-    "as_load", "as_store", "log_write", "timer_arm", "timer_cancel", "vcpu_code_written",
-    "vcpu_drain_code", "vm_lock", "vm_random", "vm_unlock",
+    "as_load", "as_read", "as_store", "log_write", "timer_arm", "timer_cancel", "vcpu_code_written",
+    "vcpu_drain_code", "vec_flush", "vec_needs_flush", "vm_lock", "vm_random", "vm_unlock",
 }
 # In vec/, and doing what they must themselves.
 VECTOR_UNIT = {"vec_reset", "vec_sync"}
 # A processor's life, what others' threads and the loader call, and decoding:
 # no guest code is running on the thread, or vec_leave() comes before the call.
+# (jit_forms_*, for --stats, count integers; jit_perf_* are the translator's.)
 OUTSIDE = {
     "lapic_create", "lapic_destroy", "op_destroy", "port_send", "apic_bus_create",
     "apic_bus_destroy", "apic_timer_create", "x86_vcpu_create", "x86_mmu_create",
-    "x86_mmu_destroy", "before_save", "after_load",
+    "x86_mmu_destroy", "before_save", "after_load", "cache_create", "cache_destroy", "engine_find",
+    "jit_create", "jit_destroy", "fastest", "jit_forms_count", "jit_forms_note",
+    "jit_perf_close", "jit_perf_note", "jit_perf_open",
 }
-OUTSIDE_FILES = {"cpu_x86_decode.c.o", "cpu_x86_host.c.o", "cpu_x86_model.c.o"}
+# Compiled with all registers: meson.build, engine_report_src.
+REPORTS = {"engine_jit_perf.c.o", "engine_jit_stats.c.o"}
+OUTSIDE_FILES = {
+    "cpu_x86_decode.c.o", "cpu_x86_host.c.o", "cpu_x86_model.c.o",
+    # What jit_translate() emits with, after vec_leave().
+    "engine_jit_branch.c.o", "engine_jit_flags.c.o", "engine_jit_general.c.o",
+    "engine_jit_stack.c.o", "engine_jit_vector.c.o",
+}
 # For clocks without a host TSC to rely on: x86_clock_leave() comes before.
 CLOCK = {"host_monotonic_ns"}
 
@@ -60,7 +70,8 @@ def parse(library):
     for line in text.splitlines():
         if "file format" in line:
             member = line.split(":")[0].split("/")[-1]
-            wanted = member.startswith(("base_", "vm_", "cpu_")) and \
+            wanted = member.startswith(("base_", "vm_", "cpu_", "engine_")) and \
+                member not in REPORTS and \
                 (not member.startswith("cpu_x86_vec_") or member == "cpu_x86_vec_leave.c.o")
             continue
         if not wanted:
@@ -100,7 +111,7 @@ def resolve(caller, name):
 
 data = set()  # what a relocation names that is no function
 todo = [f for f in functions.values()
-        if f.member.startswith("cpu_") and f.member not in OUTSIDE_FILES and f.name not in OUTSIDE
+        if f.member.startswith(("cpu_", "engine_")) and f.member not in OUTSIDE_FILES and f.name not in OUTSIDE
         and not f.name.startswith("bind_")]
 seen = set(id(f) for f in todo)
 symbols = subprocess.run(["nm", sys.argv[1]], check=True, capture_output=True).stdout.decode()
