@@ -108,23 +108,46 @@ static enum x86_next end_of_slow(struct x86_vcpu *c, const struct x86_insn *i)
     return (enum x86_next)NEXT_IN_UNIT;
 }
 
+/* The guard before instruction i: where the end of a page is in its way, that
+ * may last. */
+static void group_failed(struct x86_vcpu *c, const struct x86_insn *i)
+{
+    struct jit *j = jit_of(c);
+    struct jit_unit *u = jit_unit_of(i);
+    uint64_t room = PAGE_SIZE - (c->s.reg[i->base] + (uint64_t)i->disp) % PAGE_SIZE;
+    uint64_t below = c->s.reg[i->base == X86_ZERO ? X86_RSP : i->base] % PAGE_SIZE;
+
+    j->stats.group_fails++;
+    if (!u->host || (room > 1024 && below > 1024 && below < PAGE_SIZE - 1024))
+        return;
+    jit_note(j->single_sites, jit_guest_code(u, i));
+    if (u->block)
+        u->block->heat = (uint16_t)j->threshold;
+    jit_kill(j, u);
+}
+
 /* Executes one instruction by its handler. */
 static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
 {
     struct jit *j = jit_of(c);
     const struct x86_insn *i =
         (const struct x86_insn *)(j->arena + (reference & SLOW_REFERENCE) * 8);
+    bool is_group = (reference >> SLOW_REASON_SHIFT & 3) == SLOW_GROUP;
+    uint64_t clears = j->l0_clears;
     enum x86_next next;
     uint64_t rip;
 
     j->stats.slow_calls++;
+    if (is_group)
+        group_failed(c, i);
     j->pair[0] = *i;
     c->cur = j->pair;
     c->block = &j->slow_block;
     next = i->fn(c, j->pair);
     c->block = NULL;
     if (likely((unsigned)next == NEXT_IN_UNIT)) {
-        if (likely(!wants_out(c) && !j->leaving))
+        /* Lookups that are shared hold until translations are dropped. */
+        if (likely(!wants_out(c) && !j->leaving && !is_group && clears == j->l0_clears))
             return 0;
         rip = c->s.reg[X86_RIP] + i->offset + i->length;
         c->s.reg[X86_RIP] = rip & c->ip_mask;

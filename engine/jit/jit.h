@@ -111,7 +111,7 @@ struct jit_unit {
     struct x86_insn insn[];     /* count and one; offsets count from the page */
 };
 
-#define JIT_TLB_SITES 65536
+#define JIT_SITES 65536
 
 struct jit_page {
     const uint8_t *host;
@@ -163,7 +163,10 @@ struct jit {
     unsigned threshold;
     bool is_counting;
     uint8_t host_kills; /* enum jit_host_kills: flags.c */
-    uint64_t tlb_sites[JIT_TLB_SITES / 64]; /* by hash of the guest code's address */
+    /* Places in guest code, by hash of their address: look into the TLB at once;
+     * share no lookup. */
+    uint64_t tlb_sites[JIT_SITES / 64], single_sites[JIT_SITES / 64];
+    uint64_t l0_clears; /* how often L0 was emptied */
     struct jit_translation *translation; /* scratch of the translator */
     struct jit_stats stats;
     struct jit_forms *forms; /* stats.c; NULL: nobody asked */
@@ -206,7 +209,15 @@ void jit_l0_clear(struct jit *j);
 
 /* L0 misses too often for the access before this return address. */
 void jit_many_misses(struct x86_vcpu *c, uint64_t host_code);
-bool jit_uses_tlb(const struct jit *j, const uint8_t *guest_code);
+/* Sets of places, by hash: now and then somebody else's. */
+bool jit_is_noted(const uint64_t *sites, const uint8_t *guest_code);
+void jit_note(uint64_t *sites, const uint8_t *guest_code);
+/* The unit of an instruction, and where the instruction's bytes are. */
+struct jit_unit *jit_unit_of(const struct x86_insn *i);
+static inline const uint8_t *jit_guest_code(const struct jit_unit *u, const struct x86_insn *i)
+{
+    return u->host + i->offset - u->insn[0].offset;
+}
 
 /* ---- perf.c ---- */
 

@@ -57,14 +57,13 @@ static unsigned slot_for(struct tr *t, unsigned id)
     return slot;
 }
 
-/* [base + disp], base a host register: linear. */
-static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size, bool is_write,
-                       unsigned slot)
+/* T0 = the way from the page of an L0 entry to [base + disp]; carry on if there
+ * is room for size bytes, else (the returned rel32) not. */
+static uint32_t emit_check(struct tr *t, unsigned base, int32_t disp, unsigned size,
+                           bool is_write, unsigned slot)
 {
-    struct emit *e = &t->e;
     unsigned class = class_of(t);
-    struct jit_stub *s;
-    uint32_t retry = e->at;
+    struct emit *e = &t->e;
 
     emit_lea(e, T0, rm_mem(base, disp));
     emit_rm(e, OP_W | 0x2b, T0, /* sub */
@@ -72,16 +71,81 @@ static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size,
     emit8(e, 0x48); /* cmp rax, 4096 - size */
     emit8(e, 0x3d);
     emit32(e, (uint32_t)PAGE_SIZE - size);
-    s = new_stub(t, STUB_MISS, emit_jcc(e, 7)); /* ja */
+    return emit_jcc(e, 7); /* ja */
+}
+
+static struct jit_stub *miss_stub(struct tr *t, unsigned kind, uint32_t jump, unsigned base,
+                                  int32_t disp, unsigned size, bool is_write, unsigned slot)
+{
+    struct jit_stub *s = new_stub(t, kind, jump);
+
     s->base = (uint8_t)base;
     s->disp = disp;
     s->size = (uint8_t)size;
     s->is_write = is_write;
     s->slot = (uint8_t)slot;
-    s->retry = retry;
-    emit_load(e, T0, L0_RM(class, slot, addend));
-    t->j->stats.accesses++;
     t->j->stats.lookups++;
+    return s;
+}
+
+/* [base + disp], base a host register: linear. */
+static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size, bool is_write,
+                       unsigned slot)
+{
+    struct emit *e = &t->e;
+    uint32_t retry = e->at;
+    uint32_t jump = emit_check(t, base, disp, size, is_write, slot);
+
+    miss_stub(t, STUB_MISS, jump, base, disp, size, is_write, slot)->retry = retry;
+    emit_load(e, T0, L0_RM(class_of(t), slot, addend));
+    return rm_mem_index(base, T0, 0, disp);
+}
+
+/* What fails a group's guard: a miss of the first access, or the range. */
+void emit_group_stub(struct tr *t, const struct jit_stub *s)
+{
+    struct emit *e = &t->e;
+    uint32_t over, back, fails;
+
+    emit_lea(e, T0, rm_mem(s->base, s->disp));
+    emit_miss_call(t, s);
+    over = emit_jmp(e);
+    fails = e->at; /* 13 bytes behind the call */
+    emit_flags_to_cc(t, s->flags, s->recipe);
+    emit_slow_call(t, s->k, SLOW_GROUP);
+    emit_patch(e, over, e->at);
+    emit_patch(e, emit_check(t, s->base, s->lo, s->range, s->is_group_write, s->slot), fails);
+    back = emit_jmp(e);
+    emit_patch(e, back, s->retry);
+}
+
+/* [guest + disp] where guest is in host register `base`; shares its lookup with
+ * what comes. */
+static struct rm check_shared(struct tr *t, unsigned guest, unsigned base, int32_t disp,
+                              unsigned size, bool is_write, bool is_implicit, unsigned slot)
+{
+    struct emit *e = &t->e;
+    struct jit_stub *s;
+    struct group g;
+
+    t->j->stats.accesses++;
+    if (group_covers(t, guest, disp, size, is_write)) {
+        emit_load(e, T0, L0_RM(class_of(t), slot, addend));
+        return rm_mem_index(base, T0, 0, disp);
+    }
+    flags_clobber(t);
+    if (!group_begin(t, guest, disp, size, is_write, is_implicit, &g))
+        return check(t, base, disp, size, is_write, slot);
+    s = miss_stub(t, STUB_GROUP,
+                  emit_check(t, base, g.lo, (unsigned)(g.hi - g.lo), g.is_write, slot), base, disp,
+                  size, is_write, slot);
+    s->lo = g.lo;
+    s->range = (uint16_t)(g.hi - g.lo);
+    s->is_group_write = g.is_write;
+    s->retry = e->at;
+    g.active = true;
+    t->group[guest] = g;
+    emit_load(e, T0, L0_RM(class_of(t), slot, addend));
     return rm_mem_index(base, T0, 0, disp);
 }
 
@@ -105,19 +169,12 @@ static struct rm check_tlb(struct tr *t, unsigned base, int32_t disp, unsigned s
     emit_rm(e, OP_W | 0x3b, T1,
             rm_mem(T0, is_write ? (int32_t)offsetof(struct tlb_entry, write)
                                 : (int32_t)offsetof(struct tlb_entry, read)));
-    s = new_stub(t, STUB_MISS, emit_jcc(e, 5));
-    s->base = (uint8_t)base;
-    s->disp = disp;
-    s->size = (uint8_t)size;
-    s->is_write = is_write;
-    s->slot = (uint8_t)slot;
+    s = miss_stub(t, STUB_MISS, emit_jcc(e, 5), base, disp, size, is_write, slot);
     s->retry = retry;
     s->spilled = base == T1;
     if (base == T1)
         emit_load(e, T1, JIT_RM(saved_t1));
     emit_load(e, T0, rm_mem(T0, (int32_t)offsetof(struct tlb_entry, addend)));
-    t->j->stats.accesses++;
-    t->j->stats.lookups++;
     return rm_mem_index(base, T0, 0, disp);
 }
 
@@ -182,11 +239,13 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
     struct emit *e = &t->e;
     int32_t disp = (int32_t)i->disp;
     bool is_plain = has_plain_segment(t, i->seg);
+    bool uses_tlb = jit_is_noted(t->j->tlb_sites, jit_guest_code(t->u, i));
     unsigned base = T1, id = i->base + 1u;
 
-    flags_clobber(t);
     if (i->base == X86_RIP)
         id = (unsigned)(0x100 + ((uint32_t)disp >> 12 & 0xfff));
+    else if (i->index != X86_ZERO) /* not where a group may be */
+        id |= 0x1000u | (unsigned)i->index << 13;
     if (!is_plain)
         id = 0x40u + i->seg;
     if (i->ea_shift == 0 && i->index == X86_ZERO && is_plain && i->base != X86_ZERO) {
@@ -195,7 +254,11 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
             base = T1;
             emit_load(e, T1, guest_rm(i->base));
         }
+        if (!uses_tlb)
+            return check_shared(t, i->base, base, disp, size, is_write, false, slot_for(t, id));
+        flags_clobber(t);
     } else if (t->is_64 && i->ea_shift == 0 && i->index == X86_ZERO && i->base == X86_ZERO) {
+        flags_clobber(t);
         if (is_plain)
             emit_ea(t, T1);
         else
@@ -204,6 +267,7 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
         if (is_plain)
             disp = 0;
     } else {
+        flags_clobber(t);
         emit_ea(t, T1);
         disp = 0;
         if (!is_plain && !t->is_64) {
@@ -217,22 +281,20 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
             emit_rm(e, OP_W | 0x03, T1,
                     rm_mem(H_RSP, (int32_t)(offsetof(struct x86_vcpu, seg_base) + 8u * i->seg)));
     }
-    if (jit_uses_tlb(t->j, t->u->host + i->offset - t->u->insn[0].offset))
+    t->j->stats.accesses++;
+    if (uses_tlb)
         return check_tlb(t, base, disp, size, is_write, slot_for(t, id));
     return check(t, base, disp, size, is_write, slot_for(t, id));
 }
 
 struct rm mem_stack(struct tr *t, int32_t disp, unsigned size, bool is_write)
 {
-    unsigned base = H_R13;
-
+    if (t->is_64)
+        return check_shared(t, X86_RSP, H_R13, disp, size, is_write, true, 0);
     flags_clobber(t);
-    if (!t->is_64) {
-        emit_rm(&t->e, 0x8d, T1, rm_mem(H_R13, disp)); /* lea, 32 bits */
-        base = T1;
-        disp = 0;
-    }
-    return check(t, base, disp, size, is_write, 0);
+    t->j->stats.accesses++;
+    emit_rm(&t->e, 0x8d, T1, rm_mem(H_R13, disp)); /* lea, 32 bits */
+    return check(t, T1, 0, size, is_write, 0);
 }
 
 struct rm mem_frame(struct tr *t, unsigned size)
@@ -244,7 +306,8 @@ struct rm mem_frame(struct tr *t, unsigned size)
         emit_rm(&t->e, 0x8b, T1, rm_reg(H_RBP));
         base = T1;
     }
-    return check(t, base, 0, size, false, 0);
+    t->j->stats.accesses++;
+    return check(t, base, 0, size, false, slot_for(t, X86_RBP + 1));
 }
 
 unsigned mem_spare(struct tr *t, struct rm *rm)

@@ -12,14 +12,28 @@
 
 static unsigned site_hash(const uint8_t *guest_code)
 {
-    return (unsigned)((uint64_t)guest_code * 0x9e3779b97f4a7c15ull >> 40) % JIT_TLB_SITES;
+    return (unsigned)((uint64_t)guest_code * 0x9e3779b97f4a7c15ull >> 40) % JIT_SITES;
 }
 
-bool jit_uses_tlb(const struct jit *j, const uint8_t *guest_code)
+bool jit_is_noted(const uint64_t *sites, const uint8_t *guest_code)
 {
     unsigned h = site_hash(guest_code);
 
-    return j->tlb_sites[h / 64] >> h % 64 & 1;
+    return sites[h / 64] >> h % 64 & 1;
+}
+
+void jit_note(uint64_t *sites, const uint8_t *guest_code)
+{
+    unsigned h = site_hash(guest_code);
+
+    sites[h / 64] |= 1ull << h % 64;
+}
+
+struct jit_unit *jit_unit_of(const struct x86_insn *i)
+{
+    const struct x86_insn *first = i - i->number;
+
+    return (struct jit_unit *)((char *)(uintptr_t)first - offsetof(struct jit_unit, insn));
 }
 
 void jit_many_misses(struct x86_vcpu *c, uint64_t host_code)
@@ -27,10 +41,8 @@ void jit_many_misses(struct x86_vcpu *c, uint64_t host_code)
     struct jit *j = jit_of(c);
     unsigned counter = host_code >> 2 & (JIT_MISS_COUNTERS - 1);
     const struct x86_insn *i;
-    const uint8_t *guest_code;
     struct jit_unit *u;
     uint32_t reference;
-    unsigned h;
 
     if (j->misses[counter] < JIT_MISS_MANY) { /* the window is over */
         memset(j->misses, 0, sizeof j->misses);
@@ -40,14 +52,10 @@ void jit_many_misses(struct x86_vcpu *c, uint64_t host_code)
     j->misses[counter] = 0;
     memcpy(&reference, (const uint8_t *)(uintptr_t)host_code + 4, 4);
     i = (const struct x86_insn *)(j->arena + (uint64_t)reference * 8);
-    u = (struct jit_unit *)((char *)(uintptr_t)(i - i->number) - offsetof(struct jit_unit, insn));
-    if (!u->host)
+    u = jit_unit_of(i);
+    if (!u->host || jit_is_noted(j->tlb_sites, jit_guest_code(u, i)))
         return;
-    guest_code = u->host + i->offset - u->insn[0].offset;
-    if (jit_uses_tlb(j, guest_code))
-        return;
-    h = site_hash(guest_code);
-    j->tlb_sites[h / 64] |= 1ull << h % 64;
+    jit_note(j->tlb_sites, jit_guest_code(u, i));
     j->stats.tlb_sites++;
     if (u->block)
         u->block->heat = (uint16_t)j->threshold;

@@ -14,6 +14,7 @@ enum slow_reason {
     SLOW_ALWAYS, /* the translator does not emit it */
     SLOW_MEMORY, /* its memory operand was not found */
     SLOW_OTHER,  /* its target or another operand was not the usual one */
+    SLOW_GROUP,  /* the guard of several accesses failed: the unit is left */
     SLOW_REASONS
 };
 /* Comes with the instruction's reference, which is smaller. */
@@ -49,7 +50,7 @@ struct jit_stats {
     uint64_t links, unlinks, killed, flushes, evictions;
     uint64_t invalidations, invalidate_ticks;
     uint64_t slow_calls, dispatches, dispatch_hits, l0_drops, jumps_drops, entered;
-    uint64_t l0_misses, refills, tlb_sites;
+    uint64_t l0_misses, refills, tlb_sites, group_fails;
     uint64_t accesses, lookups; /* as emitted */
     uint64_t leave[JIT_LEAVES];
     uint64_t try_blocks[JIT_TRIES], try_insns[JIT_TRIES];

@@ -64,7 +64,7 @@ static bool may_leave(const struct tr *t, unsigned k)
     return false;
 }
 
-static void analyse_flags(struct tr *t, const bool *is_slow)
+static void analyse_flags(struct tr *t)
 {
     struct jit_translation *s = t->t;
     unsigned n = t->u->count;
@@ -72,7 +72,7 @@ static void analyse_flags(struct tr *t, const bool *is_slow)
     s->live[n] = true;
     while (n--) {
         s->use[n] = flags_use(t, &s->d[n]);
-        if (is_slow[n] || may_leave(t, n) || (s->use[n] & FLAGS_READ))
+        if (s->is_slow[n] || may_leave(t, n) || (s->use[n] & FLAGS_READ))
             s->live[n] = true;
         else if (s->use[n] & FLAGS_KILL)
             s->live[n] = false;
@@ -92,13 +92,23 @@ static uint32_t reference(const struct tr *t, const void *p)
     return (uint32_t)(((const uint8_t *)p - t->j->arena) / 8);
 }
 
-static void emit_slow(struct tr *t, unsigned k, enum slow_reason why)
+void emit_slow_call(struct tr *t, unsigned k, enum slow_reason why)
 {
     uint32_t at = reference(t, &t->u->insn[k]);
 
     if (t->j->forms)
         jit_forms_note(t->j, at, &t->t->d[k]);
     emit_call(&t->e, JIT_RM(call_slow), at | (uint32_t)why << SLOW_REASON_SHIFT);
+}
+
+void emit_miss_call(struct tr *t, const struct jit_stub *s)
+{
+    unsigned class = t->key >> KEY_CLASS_SHIFT & 3;
+
+    emit_call(&t->e, JIT_RM(miss),
+              (uint32_t)((class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
+                  (s->size - 1u) << 16 | (uint32_t)s->is_write << 24);
+    emit32(&t->e, reference(t, &t->u->insn[s->k]));
 }
 
 static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
@@ -108,7 +118,7 @@ static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
     uint32_t back;
 
     emit_flags_to_cc(t, s->flags, s->recipe);
-    emit_slow(t, k, s->kind == STUB_MISS ? SLOW_MEMORY : SLOW_OTHER);
+    emit_slow_call(t, k, s->kind == STUB_MISS ? SLOW_MEMORY : SLOW_OTHER);
     if ((t->u->insn[k].flags & INSN_LAST) && !is_jcc(&t->t->d[k].z))
         return; /* it never comes back */
     if (t->t->flags_after[k] & FLAGS_IN_HOST)
@@ -119,17 +129,13 @@ static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
 
 static void emit_miss_stub(struct tr *t, const struct jit_stub *s)
 {
-    unsigned class = t->key >> KEY_CLASS_SHIFT & 3;
     struct emit *e = &t->e;
     uint32_t back;
 
     if (s->spilled)
         emit_load(e, T1, JIT_RM(saved_t1));
     emit_lea(e, T0, rm_mem(s->base, s->disp));
-    emit_call(e, JIT_RM(miss),
-              (uint32_t)((class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
-                  (s->size - 1u) << 16 | (uint32_t)s->is_write << 24);
-    emit32(e, reference(t, &t->u->insn[s->k]));
+    emit_miss_call(t, s);
     back = emit_jmp(e);
     emit_patch(e, back, s->retry);
     emit_slow_stub(t, s);
@@ -178,6 +184,9 @@ void emit_stubs(struct tr *t)
             break;
         case STUB_MISS:
             emit_miss_stub(t, s);
+            break;
+        case STUB_GROUP:
+            emit_group_stub(t, s);
             break;
         case STUB_FIX:
             emit_fix_stub(t, s);
@@ -235,7 +244,7 @@ static void emit_entry(struct tr *t)
 }
 
 /* Emits the unit. False: again, with more known in is_slow[]. */
-static bool emit_unit(struct tr *t, uint32_t start, bool *is_slow)
+static bool emit_unit(struct tr *t, uint32_t start)
 {
     struct emit *e = &t->e;
     bool ended = false;
@@ -243,7 +252,8 @@ static bool emit_unit(struct tr *t, uint32_t start, bool *is_slow)
     e->at = start;
     t->stubs = 0;
     memset(t->t->slot_key, 0, sizeof t->t->slot_key);
-    analyse_flags(t, is_slow);
+    analyse_flags(t);
+    group_end_all(t);
     emit_self(t);
     emit_entry(t);
     for (t->k = 0; t->k < t->u->count && !ended; t->k++) {
@@ -251,8 +261,10 @@ static bool emit_unit(struct tr *t, uint32_t start, bool *is_slow)
         bool is_last = t->u->insn[k].flags & INSN_LAST, done;
         uint8_t flags = t->flags;
         struct recipe recipe = t->recipe;
+        struct group group[ARRAY_SIZE(t->group)];
         uint32_t at = e->at;
 
+        memcpy(group, t->group, sizeof group);
         if (is_last)
             done = emit_branch(t);
         else
@@ -263,13 +275,15 @@ static bool emit_unit(struct tr *t, uint32_t start, bool *is_slow)
             t->links = links;
             t->flags = flags;
             t->recipe = recipe;
+            memcpy(t->group, group, sizeof group);
             if (!t->t->live[k]) {
-                is_slow[k] = true;
+                t->t->is_slow[k] = true;
                 return false;
             }
             flags_to_cc(t);
-            emit_slow(t, k, SLOW_ALWAYS);
+            emit_slow_call(t, k, SLOW_ALWAYS);
             t->flags = FLAGS_IN_CC;
+            group_end_all(t);
             if (is_last && is_jcc(&t->t->d[k].z)) {
                 /* The entry holds the count that the unit had. */
                 if (t->is_counting && t->u->count != k + 1) {
@@ -280,6 +294,7 @@ static bool emit_unit(struct tr *t, uint32_t start, bool *is_slow)
                 ended = true;
             }
         }
+        group_after(t);
         ended |= is_last && !is_jcc(&t->t->d[k].z);
         t->t->after[k] = e->at;
         t->t->flags_after[k] = t->flags;
@@ -299,7 +314,6 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     const uint8_t *host = page->host + offset;
     struct ram_block *ram = page->block;
     uint64_t ram_offset = page->offset + offset;
-    bool is_slow[UNIT_MAX_INSNS] = {false};
     uint64_t began = host_tsc();
     size_t arena_used = j->arena_used, bytes = 0;
     struct tr t = {.c = c, .j = j, .t = j->translation, .key = key};
@@ -309,6 +323,7 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     t.is_64 = (key & MODE_SIZE) == MODE_64;
     t.is_flat = key & KEY_FLAT;
     t.is_counting = key & KEY_COUNT;
+    memset(t.t->is_slow, 0, sizeof t.t->is_slow);
     memcpy(t.t->copy, host, available);
     u = jit_arena_alloc(j, sizeof *u + (UNIT_MAX_INSNS + 1) * sizeof(struct x86_insn));
     count = decode(&t, u->insn, offset, available);
@@ -326,7 +341,7 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     u->links = jit_arena_alloc(j, (jumps + 2) * sizeof(struct jit_link));
     t.u = u;
     t.e = (struct emit){.base = j->code.write, .limit = (uint32_t)(j->code_used + UNIT_MAX_CODE)};
-    while (!emit_unit(&t, (uint32_t)j->code_used, is_slow))
+    while (!emit_unit(&t, (uint32_t)j->code_used))
         ;
     if (t.e.full || t.failed) {
         j->arena_used = arena_used;

@@ -45,7 +45,7 @@ struct recipe {
 
 /* Code out of line, emitted behind the unit. */
 struct jit_stub {
-    enum { STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX } kind;
+    enum { STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX, STUB_GROUP } kind;
     uint32_t jump; /* rel32 that comes here; more than one: chained by other stubs */
     uint8_t k;     /* instruction */
     uint8_t flags; /* enum flags_at, when it is entered */
@@ -55,6 +55,9 @@ struct jit_stub {
     uint8_t base;     /* STUB_MISS: linear address = base + disp */
     int32_t disp;
     uint32_t retry;
+    int32_t lo;      /* STUB_GROUP: the range from base.. */
+    uint16_t range;  /* ..its size, and whether any is a write */
+    bool is_group_write;
     struct jit_link *link;
 };
 #define UNIT_MAX_STUBS (UNIT_MAX_INSNS * 5)
@@ -67,7 +70,15 @@ struct jit_translation {
     uint32_t after[UNIT_MAX_INSNS];      /* code offset behind it */
     uint8_t flags_after[UNIT_MAX_INSNS]; /* enum flags_at */
     uint16_t slot_key[JIT_L0_SLOTS];
+    bool is_slow[UNIT_MAX_INSNS]; /* known to call its handler */
     uint8_t copy[UNIT_MAX_INSNS * 15];
+};
+
+/* Accesses off one base that a guard has checked: group.c. */
+struct group {
+    bool active, is_write;
+    int32_t lo, hi; /* from base as it was at the guard */
+    int32_t delta;  /* how far base has moved since */
 };
 
 struct tr {
@@ -82,6 +93,7 @@ struct tr {
     struct recipe recipe;
     unsigned stubs;
     unsigned links;
+    struct group group[X86_RIP + 1]; /* by base register */
     bool is_64, is_flat, is_counting;
     bool failed; /* too many stubs */
 };
@@ -160,8 +172,25 @@ void mem_to_t1(struct tr *t, struct rm *rm);
 /* A jump on `condition` to the slow way of the instruction in hand. */
 void slow_if(struct tr *t, unsigned condition);
 struct jit_stub *new_stub(struct tr *t, unsigned kind, uint32_t jump);
+/* Stubs: translate.c. */
+void emit_miss_call(struct tr *t, const struct jit_stub *s);
+void emit_slow_call(struct tr *t, unsigned k, enum slow_reason why);
+void emit_group_stub(struct tr *t, const struct jit_stub *s);
 /* Effective address into register `to` (not T0 unless nothing else is in it). */
 void emit_ea(struct tr *t, unsigned to);
+
+/* ---- group.c ---- */
+
+/* Was [guest + disp] checked by a guard before? */
+bool group_covers(const struct tr *t, unsigned guest, int32_t disp, unsigned size, bool is_write);
+/* Are there others to come that a guard should cover together with this access
+ * of the instruction in hand? is_implicit: it is PUSH's or the like. */
+bool group_begin(struct tr *t, unsigned guest, int32_t disp, unsigned size, bool is_write,
+                 bool is_implicit, struct group *g);
+/* The instruction in hand is through. */
+void group_after(struct tr *t);
+/* A handler was called. */
+void group_end_all(struct tr *t);
 
 /* ---- general.c, stack.c, branch.c, vector.c: false: not here ---- */
 

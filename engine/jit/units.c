@@ -258,6 +258,7 @@ void jit_jumps_clear(struct jit *j, unsigned class)
 
 void jit_l0_clear(struct jit *j)
 {
+    j->l0_clears++;
     for (unsigned k = 0; k < TLB_CLASSES; k++) {
         if (!j->l0_used[k])
             continue;
