@@ -134,6 +134,7 @@ static struct rm check_shared(struct tr *t, unsigned guest, unsigned base, int32
         return rm_mem_index(base, T0, 0, disp);
     }
     flags_clobber(t);
+    t->group[guest].active = false; /* its entry may become another page's */
     if (!group_begin(t, guest, disp, size, is_write, is_implicit, &g))
         return check(t, base, disp, size, is_write, slot);
     s = miss_stub(t, STUB_GROUP,
@@ -257,6 +258,7 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
         if (!uses_tlb)
             return check_shared(t, i->base, base, disp, size, is_write, false, slot_for(t, id));
         flags_clobber(t);
+        t->group[i->base].active = false;
     } else if (t->is_64 && i->ea_shift == 0 && i->index == X86_ZERO && i->base == X86_ZERO) {
         flags_clobber(t);
         if (is_plain)
