@@ -136,6 +136,8 @@ static bool lengthen(const struct x86_decode *d, struct form *f)
     if (op < 0x40 && (op & 7) >= 4 && (op & 7) <= 5) { /* op acc, imm */
         f->digit = op >> 3;
         f->opcode = 0x80 | (op & 1);
+    } else if (op == 0x82) { /* 80H by another name, not in 64-bit mode */
+        f->opcode = 0x80;
     } else if (op == 0xa8 || op == 0xa9) { /* test acc, imm */
         f->digit = 0;
         f->opcode = 0xf6 | (op & 1);
