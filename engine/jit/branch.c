@@ -149,6 +149,18 @@ static bool emit_jcc_insn(struct tr *t)
     return true;
 }
 
+/* T0 = index into the jump cache for the RIP in T1, times two. */
+static void emit_index(struct tr *t)
+{
+    unsigned class = t->key >> KEY_CLASS_SHIFT & 3;
+    struct emit *e = &t->e;
+
+    emit_rm(e, 0x8b, T0, rm_reg(T1)); /* mov eax, r15d */
+    emit_rm(e, 0x33, T0,
+            rm_mem(H_RSP, (int32_t)(JIT_AREA + offsetof(struct jit, jump_salt) + 4 * class)));
+    emit_alu_imm(e, 0, 4, rm_reg(T0), (JIT_JUMPS - 1) << 1);
+}
+
 /* To the RIP in T1, if the jump cache knows it; else the handler. T0 holds
  * the index afterwards. */
 static void emit_lookup(struct tr *t)
@@ -158,8 +170,7 @@ static void emit_lookup(struct tr *t)
                               class * sizeof(struct jit_jump[JIT_JUMPS]));
     struct emit *e = &t->e;
 
-    emit_rm(e, 0x8b, T0, rm_reg(T1)); /* mov eax, r15d */
-    emit_alu_imm(e, 0, 4, rm_reg(T0), (JIT_JUMPS - 1) << 1);
+    emit_index(t);
     emit_rm(e, OP_W | 0x3b, T1, rm_mem_index(H_RSP, T0, 3, table));
     slow_if(t, 5);
     emit_rm_imm(e, 0x83, 7, CPU_RM(vcpu.events), 1);
@@ -258,8 +269,7 @@ static bool emit_jmp_call(struct tr *t)
         emit_store(e, JIT_RM(saved_t1), T1);
         push_return(t);
         emit_load(e, T1, JIT_RM(saved_t1));
-        emit_rm(e, 0x8b, T0, rm_reg(T1));
-        emit_alu_imm(e, 0, 4, rm_reg(T0), (JIT_JUMPS - 1) << 1);
+        emit_index(t);
     }
     emit_go(t);
     return true;

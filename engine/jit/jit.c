@@ -86,18 +86,8 @@ static uint64_t dispatch(struct x86_vcpu *c)
     if (!u)
         return leave_for(c, why);
     j->stats.dispatch_hits++;
-    if (u->key & (KEY_FLAT | MODE_64)) {
-        unsigned class = c->tlb_class;
-        struct jit_jump *at = &j->jumps[class][rip >> 1 & (JIT_JUMPS - 1)];
-        if (j->jumps_key[class] != u->key) {
-            jit_jumps_clear(j, class);
-            j->jumps_key[class] = u->key;
-        }
-        j->jumps_used[class] = true;
-        j->jumps_local[class] |= !page->global;
-        *at = (struct jit_jump){.rip = rip,
-                                .host = (uint64_t)(uintptr_t)jit_exec(j, u->entry)};
-    }
+    if (u->key & (KEY_FLAT | MODE_64))
+        jit_jumps_add(c, rip, u, page->global);
     return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
 }
 
@@ -293,8 +283,8 @@ static void jit_fetch_dropped(struct x86_vcpu *c, bool all, gva_t page, bool glo
     j->generation[1] = j->next_generation++;
     j->slot_generation[c->mmu->current] = j->generation[1];
     for (unsigned k = 0; k < TLB_CLASSES; k++) {
-        if (global_too || j->jumps_local[k])
-            jit_jumps_clear(j, k);
+        if (k == TLB_USER || global_too || j->jumps_local[k])
+            jit_jumps_forget(c, k);
     }
 }
 
@@ -305,10 +295,7 @@ static void jit_slot_switched(struct x86_vcpu *c, unsigned slot)
     if (!j->slot_generation[slot])
         j->slot_generation[slot] = j->next_generation++;
     j->generation[1] = j->slot_generation[slot];
-    for (unsigned k = 0; k < TLB_CLASSES; k++) {
-        if (j->jumps_local[k])
-            jit_jumps_clear(j, k);
-    }
+    jit_jumps_switch(c);
 }
 
 static void jit_destroy(struct x86_vcpu *c)
@@ -373,9 +360,8 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
     j->generation[1] = j->slot_generation[0] = 2;
     for (unsigned k = 0; k < TLB_CLASSES; k++) {
         j->l0_used[k] = 1;
-        j->jumps_used[k] = true;
-        jit_jumps_clear(j, k);
     }
+    jit_jumps_init(j);
     j->l0_none = JIT_L0_NONE;
     jit_l0_clear(j);
     jit_perf_open(c);

@@ -130,6 +130,7 @@ struct jit {
     uint64_t host_rsp; /* of the thread, while host code runs */
     uint64_t saved_t1;
     uint64_t flag_input;
+    uint32_t jump_salt[TLB_CLASSES]; /* xor'ed into a RIP before it is an index */
     uint32_t generation[2]; /* of global and of other pages' fetch translations */
     uint8_t l0_used[4];     /* by class: something is in l0[] */
     uint64_t l0_none;       /* JIT_L0_NONE */
@@ -150,7 +151,7 @@ struct jit {
     struct x86_insn pair[2];
     struct x86_block slow_block; /* c->block meanwhile */
     uint32_t jumps_key[TLB_CLASSES];
-    bool jumps_used[TLB_CLASSES];
+    uint32_t next_salt[TLB_CLASSES], slot_salt[TLB_PCID_SLOTS]; /* jumps.c */
     bool jumps_local[TLB_CLASSES]; /* to pages that are not global */
     uint32_t slot_generation[TLB_PCID_SLOTS];
     uint32_t next_generation;
@@ -202,8 +203,18 @@ void jit_flush(struct x86_vcpu *c);
 void jit_kill(struct jit *j, struct jit_unit *u);
 /* Lines of a page that units were made from: enum as ram_block.code_lines. */
 uint64_t jit_page_lines(struct x86_vcpu *c, const uint8_t *page);
-void jit_jumps_clear(struct jit *j, unsigned class);
 void jit_l0_clear(struct jit *j);
+
+/* ---- jumps.c ---- */
+
+void jit_jumps_init(struct jit *j);
+/* Of one class (enum tlb_class), in the current address space; of all. */
+void jit_jumps_forget(struct x86_vcpu *c, unsigned class);
+void jit_jumps_forget_all(struct x86_vcpu *c);
+/* Another TLB slot is current. */
+void jit_jumps_switch(struct x86_vcpu *c);
+void jit_jumps_add(struct x86_vcpu *c, uint64_t rip, const struct jit_unit *u, bool is_global);
+void jit_jumps_remove(struct jit *j, const struct jit_unit *u);
 
 /* ---- miss.c ---- */
 

@@ -188,24 +188,6 @@ static void unlink_one(struct jit *j, struct jit_link *l)
     j->stats.unlinks++;
 }
 
-/* An index is made of a RIP's bits 1..13: of those only two depend on where
- * the page is mapped. */
-_Static_assert(JIT_JUMPS == 1 << 13, "indexed by bits 1..13");
-
-static void forget_jumps(struct jit *j, const struct jit_unit *u)
-{
-    uint64_t entry = (uint64_t)(uintptr_t)jit_exec(j, u->entry);
-    unsigned offset = (unsigned)((uint64_t)u->host & ~PAGE_MASK);
-
-    for (unsigned k = 0; k < TLB_CLASSES; k++) {
-        for (unsigned page = 0; page < 4; page++) {
-            struct jit_jump *at = &j->jumps[k][(offset | page << 12) >> 1];
-            if (at->host == entry)
-                at->rip = JIT_NO_RIP;
-        }
-    }
-}
-
 static void kill_unit(struct jit *j, struct jit_unit *u)
 {
     struct jit_unit **at = &j->hash[unit_hash(u->host, u->key)];
@@ -227,7 +209,7 @@ static void kill_unit(struct jit *j, struct jit_unit *u)
         *in = l->next;
         l->to = NULL;
     }
-    forget_jumps(j, u);
+    jit_jumps_remove(j, u);
     if (u->block && u->block->unit == u)
         u->block->unit = NULL;
     u->host = NULL;
@@ -245,16 +227,6 @@ void jit_kill(struct jit *j, struct jit_unit *u)
 }
 
 /* ---- forgetting ---- */
-
-void jit_jumps_clear(struct jit *j, unsigned class)
-{
-    if (!j->jumps_used[class])
-        return;
-    j->stats.jumps_drops++;
-    for (unsigned n = 0; n < JIT_JUMPS; n++)
-        j->jumps[class][n].rip = JIT_NO_RIP;
-    j->jumps_used[class] = j->jumps_local[class] = false;
-}
 
 void jit_l0_clear(struct jit *j)
 {
@@ -321,8 +293,7 @@ void jit_flush(struct x86_vcpu *c)
     }
     memset(j->hash, 0, sizeof j->hash);
     memset(j->pages, 0, sizeof j->pages);
-    for (unsigned k = 0; k < TLB_CLASSES; k++)
-        jit_jumps_clear(j, k);
+    jit_jumps_forget_all(c);
     j->arena_used = 0;
     j->code_used = 0;
     j->stats.flushes++;
