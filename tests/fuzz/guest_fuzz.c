@@ -108,6 +108,7 @@ static void machine_create(struct fuzz *f, struct machine *m, const struct x86_e
         .memory_bytes = FUZZ_RAM,
         .cpus = cpus,
         .engine = engine,
+        .engine_options.jit_threshold = 1, /* cases are short */
         .firmware = f->firmware,
         .devices = {"testdev"},
         .device_count = 1,

@@ -212,9 +212,11 @@ static void build_start(struct guest *g)
 }
 
 struct guest *guest_create(const uint8_t background[DATA_PAGES][4096],
-                           const struct x86_engine_ops *engine)
+                           const struct x86_engine_ops *engine, bool in_real_time)
 {
-    struct vm_config config = {.deterministic = true, .seed = 1};
+    /* Hot after its first run. */
+    const struct x86_engine_options options = {.jit_threshold = 1};
+    struct vm_config config = {.deterministic = !in_real_time, .seed = in_real_time ? 0 : 1};
     struct guest *g = aligned_alloc(64, align_up(sizeof *g, 64));
     struct error err = {""};
 
@@ -231,7 +233,7 @@ struct guest *guest_create(const uint8_t background[DATA_PAGES][4096],
     g->region = (struct region){.name = "ram", .size = GUEST_RAM, .ram = g->ram};
     region_add(&g->vm->memory, &g->region);
     g->bus = apic_bus_create(g->vm);
-    g->cpu = x86_vcpu_create(g->vm, &g->model, engine, NULL, &err);
+    g->cpu = x86_vcpu_create(g->vm, &g->model, engine, &options, &err);
     if (!g->bus || !g->cpu)
         goto fail;
     apic_bus_add(g->bus, g->cpu);
@@ -390,4 +392,26 @@ unsigned guest_repeat(struct guest *g, const struct insn_case *k, unsigned times
     }
     remove_code(g, k);
     return different;
+}
+
+size_t guest_host_code(struct guest *g, const struct insn_case *k, unsigned times, uint8_t *out,
+                       size_t most)
+{
+    struct insn_result *r = calloc(1, sizeof *r);
+    const uint8_t *code = NULL;
+    size_t bytes = 0;
+
+    if (!r || !g->cpu->engine_ops->host_code)
+        goto out;
+    while (times--)
+        run_case(g, k, r);
+    /* It is found by the state that it was made for. */
+    load_case(g, k);
+    bytes = MIN(g->cpu->engine_ops->host_code(g->cpu, k->code_address, &code), most);
+    if (bytes)
+        memcpy(out, code, bytes);
+    remove_code(g, k);
+out:
+    free(r);
+    return bytes;
 }

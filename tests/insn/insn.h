@@ -274,7 +274,7 @@ void host_wait(struct host *h);
 struct guest;
 struct x86_engine_ops;
 struct guest *guest_create(const uint8_t background[DATA_PAGES][4096],
-                           const struct x86_engine_ops *engine);
+                           const struct x86_engine_ops *engine, bool in_real_time);
 void guest_destroy(struct guest *g);
 void guest_run(struct guest *g, const struct insn_case *k, struct insn_result *out);
 /* Several times from the same state, the code staying where it is, so that it
@@ -282,6 +282,9 @@ void guest_run(struct guest *g, const struct insn_case *k, struct insn_result *o
  * with that result in out; 0: none. */
 unsigned guest_repeat(struct guest *g, const struct insn_case *k, unsigned times,
                       const struct insn_result *expected, struct insn_result *out);
+/* The host code of the case's first block after as many runs; 0: there is none. */
+size_t guest_host_code(struct guest *g, const struct insn_case *k, unsigned times, uint8_t *out,
+                       size_t most);
 
 /* ---- known.c ---- */
 

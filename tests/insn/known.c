@@ -69,6 +69,7 @@ enum when {
     WHEN_BASE,         /* 64-bit code, FS or GS base involved */
     WHEN_FAULT,        /* both fault alike */
     WHEN_TF,
+    WHEN_LIMIT,        /* the host by the segment's limit, the guest at its last page */
 };
 
 static const struct {
@@ -79,6 +80,9 @@ static const struct {
 } known[] = {
 #define ONE(m) ZYDIS_MNEMONIC_##m, ZYDIS_MNEMONIC_##m
 #define ANY ONE(INVALID)
+    {ANY, WHEN_LIMIT, IGN_CASE,
+     "an access over the end of a segment of 4 GiB may be a fault of the segment or go on at 0 "
+     "(SDM Vol. 3, 5.3)"},
     {ONE(PUSH), WHEN_PUSH_SEG, IGN_MEM,
      "PUSH Sreg of 32 bits writes two bytes on Intel's processors, four on AMD's"},
     {ONE(PUSH), WHEN_PUSH_SEG, IGN_FAULT, "and so faults at other places"},
@@ -218,6 +222,9 @@ static bool applies(enum when when, const struct insn_case *k, const struct insn
         return host->vector == VEC_GP && !same;
     case WHEN_HOST_GP_SEG:
         return k->mode != CODE_64 && (host->vector == VEC_GP || host->vector == VEC_SS) && !same;
+    case WHEN_LIMIT:
+        return k->mode != CODE_64 && (host->vector == VEC_GP || host->vector == VEC_SS) &&
+               guest->vector == VEC_PF && (uint32_t)guest->cr2 >= 0xffffffc0;
     case WHEN_GUEST_GP:
         return guest->vector == VEC_GP && !same;
     case WHEN_PUSH_SEG:

@@ -11,7 +11,7 @@
  *
  * --engine: beside the interpreter (auto); with interp alone there is nothing
  * to compare it with but the host. --repeat: how often that engine runs each
- * case, 20. --no-host: the engines only, with several times as many cases.
+ * case, 5: code is hot after the first. --no-host: the engines only, with several times as many cases.
  */
 #include "engine/engine.h"
 #include "tests/insn/insn.h"
@@ -395,7 +395,7 @@ static void parse(struct options *o, int argc, char **argv)
     struct error err = {""};
     int c;
 
-    *o = (struct options){.seed = 1, .max_reports = 20, .mode = CODE_64, .repeat = 20};
+    *o = (struct options){.seed = 1, .max_reports = 20, .mode = CODE_64, .repeat = 5};
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (c) {
         case SEED:
@@ -489,9 +489,9 @@ int main(int argc, char **argv)
     r->host = host_create(child);
     r->sh = host_shared(r->host);
     value_background(r->o.seed, r->sh->background);
-    r->guest = guest_create(r->sh->background, &interp_engine);
+    r->guest = guest_create(r->sh->background, &interp_engine, false);
     if (r->o.engine != &interp_engine)
-        r->other = guest_create(r->sh->background, r->o.engine);
+        r->other = guest_create(r->sh->background, r->o.engine, false);
     r->guest_result = calloc(INSN_BATCH, sizeof *r->guest_result);
     r->other_result = calloc(1, sizeof *r->other_result);
     r->failed_form = calloc(r->o.max_reports + 1, sizeof(struct insn_form *));

@@ -324,6 +324,7 @@ static unsigned imm_size(unsigned size)
 static void part_alu(struct program *p)
 {
     unsigned op = chance(p, 8), size = any_size(p);
+    bool alias;
     struct rm m;
 
     switch (chance(p, 4)) {
@@ -339,7 +340,9 @@ static void part_alu(struct program *p)
         return;
     case 2:
         m = any_destination(p, size);
-        instruction(p, (struct op){size, 0x80, true, op, true,
+        /* 82 is 80 once more, outside 64-bit mode */
+        alias = size == 1 && p->k->mode != CODE_64 && percent(p, 10);
+        instruction(p, (struct op){size, alias ? 0x82 : 0x80, true, op, true,
                                    m.memory && op < 7 && percent(p, 15) ? LOCK : 0},
                     m, immediate(p), imm_size(size));
         return;
