@@ -227,7 +227,8 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
             page = x86_fetch_page(c, lin);
             if (!page->host)
                 return not_now(j, b, TRY_UNCACHED);
-            if (j->code_used + UNIT_ROOM > j->code.bytes ||
+            if (j->hot_used + UNIT_ROOM > j->hot_end ||
+                j->cold_used + UNIT_ROOM > j->code.bytes ||
                 j->arena_used + UNIT_ROOM > j->arena_bytes)
                 jit_flush(c);
             u = jit_translate(c, lin, page, key);
@@ -355,6 +356,7 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
     j->call_slow = jit_call_slow;
     j->call_link = jit_call_link;
     j->pair[1].fn = end_of_slow;
+    j->hot_end = j->cold_used = align_up(j->code.bytes * 3 / 8, PAGE_SIZE);
     j->next_generation = 3;
     j->generation[0] = 1;
     j->generation[1] = j->slot_generation[0] = 2;

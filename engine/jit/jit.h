@@ -101,7 +101,8 @@ struct jit_unit {
     bool needs_flags;      /* looks at the flags it is entered with */
     uint32_t entry;        /* code offset: flags are in cc */
     uint32_t entry_flags;  /* code offset: flags are in EFLAGS */
-    uint32_t code_bytes;
+    uint32_t code_bytes;   /* from entry_flags.. */
+    uint32_t cold, cold_bytes; /* ..and its stubs, elsewhere */
     uint32_t link_count;
     struct jit_link *links;    /* out of it */
     struct jit_link *incoming; /* into it */
@@ -156,7 +157,9 @@ struct jit {
     uint32_t slot_generation[TLB_PCID_SLOTS];
     uint32_t next_generation;
     struct exec_memory code;
-    size_t code_used;
+    /* Code memory: what runs often in front, stubs behind, so that the processor's
+     * caches hold little of them. */
+    size_t hot_used, hot_end, cold_used;
     uint8_t *arena; /* units, links, pages */
     size_t arena_used, arena_bytes;
     struct jit_unit *hash[JIT_UNIT_HASH];

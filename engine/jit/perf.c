@@ -44,15 +44,18 @@ void jit_perf_note(struct x86_vcpu *c, const struct jit_unit *u, gva_t rip)
 {
     struct jit *j = jit_of(c);
     uint32_t size = u->key & MODE_SIZE;
-    char line[80];
+    char line[160];
     int n;
 
     if (j->perf_fd < 0)
         return;
     n = snprintf(line, sizeof line, "%llx %x guest:%llx%s\n",
-                 (unsigned long long)(uintptr_t)jit_exec(j, u->links[0].stub), u->code_bytes,
+                 (unsigned long long)(uintptr_t)jit_exec(j, u->entry_flags), u->code_bytes,
                  (unsigned long long)rip,
                  size == MODE_64 ? "" : size == MODE_32 ? ":32" : ":16");
+    n += snprintf(line + n, sizeof line - (size_t)n, "%llx %x stubs:%llx\n",
+                  (unsigned long long)(uintptr_t)jit_exec(j, u->cold), u->cold_bytes,
+                  (unsigned long long)rip);
     if (write(j->perf_fd, line, (size_t)n) == n)
         return;
     vlog(c->vm->log, ENGINE, WARN, "--perf-map ends here: cannot write: %s", strerror(errno));
@@ -76,6 +79,6 @@ size_t jit_host_code(struct x86_vcpu *c, gva_t lin, const uint8_t **code)
     u = jit_find_covering(j, host, jit_key(c));
     if (!u)
         return 0;
-    *code = jit_exec(j, u->links[0].stub);
+    *code = jit_exec(j, u->entry_flags);
     return u->code_bytes;
 }

@@ -46,7 +46,7 @@ enum jit_try_reason {
 };
 
 struct jit_stats {
-    uint64_t units, guest_insns, guest_bytes, host_bytes, translate_ticks;
+    uint64_t units, guest_insns, guest_bytes, host_bytes, cold_bytes, translate_ticks;
     uint64_t links, unlinks, killed, flushes, evictions;
     uint64_t invalidations, invalidate_ticks;
     uint64_t slow_calls, dispatches, dispatch_hits, l0_drops, jumps_drops, entered;

@@ -172,8 +172,29 @@ static void emit_fix_stub(struct tr *t, const struct jit_stub *s)
     l->fix_jump = emit_jmp(&t->e);
 }
 
+/* The unit's own link: out, before its first instruction. */
+static void emit_self(struct tr *t)
+{
+    struct jit_link *l = &t->u->links[0];
+
+    *l = (struct jit_link){.from = t->u, .target = t->u->insn[0].offset};
+    l->stub = t->e.at;
+    if (t->entry_exit)
+        emit_patch(&t->e, t->entry_exit, l->stub);
+    emit_call(&t->e, JIT_RM(call_link), reference(t, l));
+}
+
+/* One more, without flags. */
+static void emit_count(struct tr *t, struct rm counter)
+{
+    emit_load(&t->e, T0, counter);
+    emit_lea(&t->e, T0, rm_mem(T0, 1));
+    emit_store(&t->e, counter, T0);
+}
+
 void emit_stubs(struct tr *t)
 {
+    emit_self(t);
     for (unsigned n = 0; n < t->stubs; n++) {
         const struct jit_stub *s = &t->t->stub[n];
         if (s->kind != STUB_FIX && !(s->kind == STUB_LINK && s->is_write))
@@ -198,29 +219,9 @@ void emit_stubs(struct tr *t)
     }
 }
 
-/* The unit's own link: out, before its first instruction. */
-static void emit_self(struct tr *t)
-{
-    struct jit_link *l = &t->u->links[0];
-
-    *l = (struct jit_link){.from = t->u, .target = t->u->insn[0].offset};
-    t->links = 1;
-    l->stub = t->e.at;
-    emit_call(&t->e, JIT_RM(call_link), reference(t, l));
-}
-
-/* One more, without flags. */
-static void emit_count(struct tr *t, struct rm counter)
-{
-    emit_load(&t->e, T0, counter);
-    emit_lea(&t->e, T0, rm_mem(T0, 1));
-    emit_store(&t->e, counter, T0);
-}
-
 static void emit_entry(struct tr *t)
 {
     struct emit *e = &t->e;
-    uint32_t enough;
 
     /* Where instructions are counted the unit may be left at once. */
     bool needs = t->t->live[0] || t->is_counting;
@@ -234,27 +235,28 @@ static void emit_entry(struct tr *t)
     t->recipe = (struct recipe){RECIPE_NONE, 0};
     if (t->j->forms)
         emit_count(t, JIT_RM(stats.units_run));
+    t->entry_exit = 0;
     if (!t->is_counting)
         return;
     emit_load(e, T0, CPU_RM(s.icount));
     emit_lea(e, T0, rm_mem(T0, t->u->count));
     emit_rm(e, OP_W | 0x3b, T0, CPU_RM(budget_end));
-    enough = emit_jcc(e, 7); /* ja */
-    emit_patch(e, enough, t->u->links[0].stub);
+    t->entry_exit = emit_jcc(e, 7); /* ja */
 }
 
 /* Emits the unit. False: again, with more known in is_slow[]. */
-static bool emit_unit(struct tr *t, uint32_t start)
+static bool emit_unit(struct tr *t)
 {
     struct emit *e = &t->e;
     bool ended = false;
 
-    e->at = start;
+    e->at = (uint32_t)t->j->hot_used;
+    e->limit = e->at + UNIT_MAX_CODE;
     t->stubs = 0;
+    t->links = 1; /* 0 is its own */
     memset(t->t->slot_key, 0, sizeof t->t->slot_key);
     analyse_flags(t);
     group_end_all(t);
-    emit_self(t);
     emit_entry(t);
     for (t->k = 0; t->k < t->u->count && !ended; t->k++) {
         unsigned k = t->k, stubs = t->stubs, links = t->links;
@@ -301,6 +303,9 @@ static bool emit_unit(struct tr *t, uint32_t start)
     }
     if (!ended)
         emit_fallthrough(t);
+    t->hot_end = e->at;
+    e->at = (uint32_t)t->j->cold_used;
+    e->limit = e->at + UNIT_MAX_CODE;
     emit_stubs(t);
     return true;
 }
@@ -340,22 +345,26 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     *u = (struct jit_unit){.host = host, .key = key, .count = (uint16_t)count};
     u->links = jit_arena_alloc(j, (jumps + 2) * sizeof(struct jit_link));
     t.u = u;
-    t.e = (struct emit){.base = j->code.write, .limit = (uint32_t)(j->code_used + UNIT_MAX_CODE)};
-    while (!emit_unit(&t, (uint32_t)j->code_used))
+    t.e = (struct emit){.base = j->code.write};
+    while (!emit_unit(&t))
         ;
     if (t.e.full || t.failed) {
         j->arena_used = arena_used;
         return NULL;
     }
-    u->code_bytes = t.e.at - (uint32_t)j->code_used;
+    u->code_bytes = t.hot_end - (uint32_t)j->hot_used;
+    u->cold = (uint32_t)j->cold_used;
+    u->cold_bytes = t.e.at - u->cold;
     u->link_count = t.links;
     for (unsigned n = 0; n < u->count; n++)
         u->bytes = (uint16_t)(u->bytes + u->insn[n].length);
-    j->code_used = align_up(t.e.at, 16);
+    j->hot_used = align_up(t.hot_end, 16);
+    j->cold_used = t.e.at;
     j->stats.units++;
     j->stats.guest_insns += u->count;
     j->stats.guest_bytes += u->bytes;
     j->stats.host_bytes += u->code_bytes;
+    j->stats.cold_bytes += u->cold_bytes;
     jit_insert(j, u);
     j->stats.translate_ticks += host_tsc() - began;
     return u;

@@ -91,6 +91,7 @@ struct tr {
     unsigned k;        /* the instruction in hand */
     uint8_t flags;     /* enum flags_at */
     struct recipe recipe;
+    uint32_t hot_end, entry_exit;
     unsigned stubs;
     unsigned links;
     struct group group[X86_RIP + 1]; /* by base register */

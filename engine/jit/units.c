@@ -295,7 +295,8 @@ void jit_flush(struct x86_vcpu *c)
     memset(j->pages, 0, sizeof j->pages);
     jit_jumps_forget_all(c);
     j->arena_used = 0;
-    j->code_used = 0;
+    j->hot_used = 0;
+    j->cold_used = j->hot_end;
     j->stats.flushes++;
 }
 
