@@ -144,8 +144,6 @@ static bool lengthen(const struct x86_decode *d, struct form *f)
     } else if (op >= 0x40 && op <= 0x4f) { /* inc, dec r */
         f->digit = op >> 3 & 1;
         f->opcode = 0xff;
-    } else if (op == 0x82) { /* 80 once more, but #UD in the host's mode */
-        f->opcode = 0x80;
     }
     return true;
 }

@@ -5,6 +5,8 @@
  * usage: guest_fuzz [--seconds S] [--cases N] [--seed SEED] [--kind KIND] [--firmware FILE]
  *        guest_fuzz --case SEED          one case again, as a failure names it
  *        guest_fuzz --corpus FILE        the cases listed there (# begins a comment)
+ *        guest_fuzz --input FILE         code from a file, as a fuzzer makes it: 8 bytes that
+ *                                        stand for the processor's state, then instructions
  *        --engine NAME[,NAME]            of the first and the second machine (interp,jit)
  *
  * For each case the program must not crash or hang, and must not read or write
@@ -14,9 +16,17 @@
  *   run(a + b) == run(a), run(b)       whatever the pieces, whatever the engine
  *   what is saved and loaded has the same future as the machine it came from
  *
+ * For AFL++: afl-fuzz -i IN -o OUT -- guest_fuzz --input @@, built with its compiler. For
+ * libFuzzer: built with clang, -fsanitize=fuzzer and -DFUZZ_LIBFUZZER.
+ *
  * Exit status: 0, or 1 and a line that says how to have the failure again.
  * Threading: one; a signal ends a case that hangs.
  */
+#ifdef FUZZ_LIBFUZZER /* what only main() uses */
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wunused-const-variable"
+#endif
+
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -395,6 +405,40 @@ static void case_code(struct fuzz *f)
             return;
 }
 
+/* Somebody else's code, over and over through all of the code area: wherever the
+ * processor is sent it meets it again, so that it gets hot. */
+static void case_input(struct fuzz *f, const uint8_t *data, size_t bytes)
+{
+    struct rng *r = &f->rng;
+    uint8_t seed[8] = {0};
+    enum fuzz_mode mode;
+    struct pair *p;
+    uint8_t *ram;
+
+    memcpy(seed, data, MIN(bytes, sizeof seed));
+    f->case_seed = running_case = le64_get(seed);
+    *r = (struct rng){f->case_seed};
+    f->kind = KIND_CODE;
+    data += MIN(bytes, sizeof seed);
+    bytes -= MIN(bytes, sizeof seed);
+    if (!bytes)
+        return;
+    alarm(HANG_SECONDS);
+    p = pair_of(f, 1 + (unsigned)rng_below(r, 2));
+    mode = (enum fuzz_mode)rng_below(r, FUZZ_MODES);
+    ram = p->a.ram->host;
+    fuzz_memory(r, ram, mode);
+    for (unsigned at = FUZZ_CODE; at < FUZZ_CODE_END; at++)
+        ram[at] = data[(at - FUZZ_CODE) % bytes];
+    fuzz_cpu(r, pc_cpu(p->a.pc, 0), ram, mode);
+    copy_to_b(f, p);
+    for (unsigned rounds = 2; rounds; rounds--)
+        if (!check_run(f, p, 1 + rng_below(r, 4000)))
+            break;
+    alarm(0);
+    f->cases_of[KIND_CODE]++;
+}
+
 static void case_bus(struct fuzz *f)
 {
     struct rng *r = &f->rng;
@@ -479,6 +523,32 @@ static void run_corpus(struct fuzz *f, const char *path)
     fclose(file);
 }
 
+#ifdef FUZZ_LIBFUZZER
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
+/* One set of machines serves all inputs of the process. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    static struct fuzz f = {.firmware = "bios", .engine = {&interp_engine, &jit_engine}};
+
+    case_input(&f, data, bytes);
+    return 0;
+}
+
+#else
+
+static void run_input(struct fuzz *f, const char *path)
+{
+    static uint8_t data[FUZZ_CODE_END - FUZZ_CODE + 8];
+    FILE *file = fopen(path, "rb");
+
+    if (!file)
+        fail(f, "%s: %s", path, strerror(errno));
+    case_input(f, data, fread(data, 1, sizeof data, file));
+    fclose(file);
+}
+
 static uint64_t seconds_now(void)
 {
     return host_monotonic_ns() / NS_PER_SEC;
@@ -503,7 +573,7 @@ int main(int argc, char **argv)
 {
     struct fuzz f = {.firmware = "bios", .engine = {&interp_engine, &jit_engine}};
     uint64_t seed = 1, cases = UINT64_MAX, seconds = 0, end;
-    const char *corpus = NULL, *one = NULL;
+    const char *corpus = NULL, *one = NULL, *input = NULL;
     int kind = -1;
 
     for (int n = 1; n + 1 < argc; n += 2) {
@@ -517,6 +587,8 @@ int main(int argc, char **argv)
             one = argv[n + 1];
         else if (!strcmp(argv[n], "--corpus"))
             corpus = argv[n + 1];
+        else if (!strcmp(argv[n], "--input"))
+            input = argv[n + 1];
         else if (!strcmp(argv[n], "--engine"))
             find_engines(&f, argv[n + 1]);
         else if (!strcmp(argv[n], "--firmware"))
@@ -533,7 +605,9 @@ int main(int argc, char **argv)
     }
     signal(SIGALRM, on_hang);
     end = seconds ? seconds_now() + seconds : UINT64_MAX;
-    if (one) {
+    if (input) {
+        run_input(&f, input);
+    } else if (one) {
         run_case(&f, strtoull(one, NULL, 0), -1);
     } else {
         struct rng seeds = {seed};
@@ -559,3 +633,5 @@ int main(int argc, char **argv)
     free(f.image);
     return 0;
 }
+
+#endif
