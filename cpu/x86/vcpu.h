@@ -125,6 +125,7 @@ struct x86_vcpu {
     struct x86_block *block;
     struct x86_unwind unwind;   /* a fault leaves the instruction through here */
     bool in_insn;               /* unwind is valid */
+    uint8_t vec_live;           /* enum vec_live in vec/vec.h */
     uint64_t budget_end;        /* icount at which run() has to return */
     struct x86_insn *patched;   /* stops the running block: its own handler is kept */
     x86_handler *patched_fn;

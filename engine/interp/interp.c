@@ -99,6 +99,7 @@ static struct x86_block *find_one(struct x86_vcpu *c)
 /* One instruction; the caller has handled what comes before. */
 static void run_one(struct x86_vcpu *c, struct x86_block *b)
 {
+    vec_registers_leave(c);
     c->block = b;
     b->insn[0].fn(c, b->insn);
     c->s.icount += c->cur->number + 1u;
@@ -170,6 +171,7 @@ static void run_blocks(struct x86_vcpu *c)
             next = NEXT_LOOKUP;
             continue;
         }
+        vec_registers_leave(c);
         if (unlikely(b->count > c->budget_end - c->s.icount || !fetch_allowed(c, b->bytes))) {
             if (c->s.icount < c->budget_end && (b = find_one(c)))
                 run_one(c, b);

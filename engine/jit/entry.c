@@ -96,6 +96,16 @@ __attribute__((naked)) void jit_call_slow(void)
     CALL_C(slow);
 }
 
+__attribute__((naked)) void jit_call_slow_vector(void)
+{
+    CALL_C(slow_vector);
+}
+
+__attribute__((naked)) void jit_call_enter_vectors(void)
+{
+    CALL_C(enter_vectors);
+}
+
 __attribute__((naked)) void jit_call_link(void)
 {
     CALL_C(link);

@@ -7,6 +7,7 @@
  * values can be had again from registers when somebody really asks (struct
  * recipe), and then cost nothing.
  */
+#include "cpu/x86/vec/vec.h"
 #include "engine/jit/translate.h"
 
 /* Instructions of which this host writes all six flags without looking at
@@ -161,7 +162,11 @@ uint8_t flags_use(const struct tr *t, const struct x86_decode *d)
     }
     if (f->tested & FLAG_STATUS)
         use |= FLAGS_READ;
-    written = (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAG_STATUS;
+    /* PTEST, COMISD and their like. */
+    written = (f->modified | f->set_0 | f->set_1) & FLAG_STATUS;
+    if (written == FLAG_STATUS && vec_binder_for(&d->z) == bind_vector)
+        return use | FLAGS_KILL;
+    written |= f->undefined & FLAG_STATUS;
     if (written)
         use |= FLAGS_PASS;
     return use;

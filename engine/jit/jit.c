@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/x86/vec/vec.h"
 #include "engine/engine.h"
 #include "engine/interp/cache.h"
 #include "engine/interp/interp.h"
@@ -66,6 +67,7 @@ static struct jit_unit *unit_here(struct x86_vcpu *c, const struct itlb_entry **
     if (j->is_counting && u->count > c->budget_end - c->s.icount)
         return NULL;
     c->s.reg[X86_RIP] = rip - (lin & ~PAGE_MASK);
+    jit_jumps_use(c, u->key);
     *page = e;
     return u;
 }
@@ -151,9 +153,23 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
 /* The same, counting which. */
 static uint64_t call_slow_counting(struct x86_vcpu *c, uint64_t reference)
 {
+    vec_registers_leave(c);
     jit_forms_count(jit_of(c), (uint32_t)(reference & SLOW_REFERENCE),
                     (enum slow_reason)(reference >> SLOW_REASON_SHIFT));
     return call_slow(c, reference);
+}
+
+/* The same of an instruction whose handler uses the host's vector registers. */
+static uint64_t call_slow_vector(struct x86_vcpu *c, uint64_t reference)
+{
+    vec_registers_leave(c);
+    return jit_of(c)->slow(c, reference);
+}
+
+static uint64_t enter_vectors(struct x86_vcpu *c, uint64_t with_all)
+{
+    vec_registers_enter(c, with_all);
+    return 0;
 }
 
 /* A direct jump whose target is not known, or not yet, or no longer. */
@@ -192,8 +208,16 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
 
 static uint8_t refill(struct x86_vcpu *c, uint64_t lin, uint64_t is_write)
 {
+    uint8_t live = c->vec_live;
+    uint8_t filled;
+
     jit_of(c)->stats.refills++;
-    return x86_tlb_refill(c, lin, is_write);
+    filled = x86_tlb_refill(c, lin, is_write);
+
+    /* A page table in a device's memory: the unit counts on what it had. */
+    if (unlikely(live & ~c->vec_live & LIVE_VEC))
+        vec_registers_enter(c, live & LIVE_VEC_ALL);
+    return filled;
 }
 
 /* ---- from the interpreter's loop ---- */
@@ -242,6 +266,7 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
     if (j->is_counting && u->count > c->budget_end - c->s.icount)
         return not_now(j, b, TRY_BUDGET);
     c->s.reg[X86_RIP] -= lin & ~PAGE_MASK;
+    jit_jumps_use(c, key);
     j->leaving = false;
     j->stats.entered++;
     jit_enter(c, jit_exec(j, u->entry));
@@ -355,6 +380,10 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
     j->miss = jit_miss;
     j->call_slow = jit_call_slow;
     j->call_link = jit_call_link;
+    j->slow_vector = call_slow_vector;
+    j->call_slow_vector = jit_call_slow_vector;
+    j->enter_vectors = enter_vectors;
+    j->call_enter_vectors = jit_call_enter_vectors;
     j->pair[1].fn = end_of_slow;
     j->hot_end = j->cold_used = align_up(j->code.bytes * 3 / 8, PAGE_SIZE);
     j->next_generation = 3;

@@ -66,6 +66,7 @@ enum jit_key {
     KEY_GATE_SHIFT = 8,   /* gate_blocked */
     KEY_CLASS_SHIFT = 16, /* enum tlb_class */
     KEY_FLAT = 1 << 18,   /* ES, CS, SS, DS: base 0, 4 GiB, 32-bit stack */
+    KEY_UNMASKED = 1 << 24, /* MXCSR lets exceptions through */
     KEY_COUNT = 1 << 19,  /* deterministic: instructions are counted */
 };
 
@@ -138,12 +139,12 @@ struct jit {
     /* How often L0 misses of late, by place in the code: see miss.c. */
     uint16_t misses[JIT_MISS_COUNTERS];
     uint32_t misses_left; /* until all are forgotten */
-    jit_c_function *slow, *link;
+    jit_c_function *slow, *slow_vector, *link, *enter_vectors;
     void (*many)(struct x86_vcpu *c, uint64_t host_code);
     uint8_t (*refill)(struct x86_vcpu *c, uint64_t lin, uint64_t is_write);
     void *leave; /* address of jit_leave */
     void *miss;  /* jit_miss, jit_call_slow, jit_call_link */
-    void *call_slow, *call_link;
+    void *call_slow, *call_slow_vector, *call_link, *call_enter_vectors;
     struct jit_l0 l0[TLB_CLASSES][JIT_L0_SLOTS];
     struct jit_jump jumps[TLB_CLASSES][JIT_JUMPS];
 
@@ -216,6 +217,8 @@ void jit_jumps_forget(struct x86_vcpu *c, unsigned class);
 void jit_jumps_forget_all(struct x86_vcpu *c);
 /* Another TLB slot is current. */
 void jit_jumps_switch(struct x86_vcpu *c);
+/* Units of this key are entered: what is known is of no other, anywhere. */
+void jit_jumps_use(struct x86_vcpu *c, uint32_t key);
 void jit_jumps_add(struct x86_vcpu *c, uint64_t rip, const struct jit_unit *u, bool is_global);
 void jit_jumps_remove(struct jit *j, const struct jit_unit *u);
 
@@ -256,7 +259,9 @@ void jit_enter(struct x86_vcpu *c, const void *entry);
 void jit_leave(void);
 void jit_miss(void);
 void jit_call_slow(void);
+void jit_call_slow_vector(void);
 void jit_call_link(void);
+void jit_call_enter_vectors(void);
 
 /* ---- jit.c ---- */
 

@@ -67,15 +67,24 @@ void jit_jumps_switch(struct x86_vcpu *c)
     }
 }
 
+void jit_jumps_use(struct x86_vcpu *c, uint32_t key)
+{
+    struct jit *j = jit_of(c);
+    unsigned class = key >> KEY_CLASS_SHIFT & 3;
+
+    if (likely(j->jumps_key[class] == key))
+        return;
+    j->jumps_key[class] = key;
+    for (unsigned n = 0; class == TLB_USER && n < TLB_PCID_SLOTS; n++)
+        j->slot_salt[n] = fresh(j, class);
+    jit_jumps_forget(c, class);
+}
+
 void jit_jumps_add(struct x86_vcpu *c, uint64_t rip, const struct jit_unit *u, bool is_global)
 {
     struct jit *j = jit_of(c);
     unsigned class = c->tlb_class;
 
-    if (j->jumps_key[class] != u->key) {
-        jit_jumps_forget(c, class);
-        j->jumps_key[class] = u->key;
-    }
     j->jumps_local[class] |= !is_global;
     *slot(j, class, rip, j->jump_salt[class]) = (struct jit_jump){
         .rip = rip, .host = (uint64_t)(uintptr_t)jit_exec(j, u->entry)};

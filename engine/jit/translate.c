@@ -13,6 +13,8 @@
 
 #include <string.h>
 
+#include "cpu/x86/vec/vec.h"
+
 /* Host code of one unit at most; what does not fit is cut short. */
 #define UNIT_MAX_CODE (48 * KiB)
 
@@ -94,11 +96,13 @@ static uint32_t reference(const struct tr *t, const void *p)
 
 void emit_slow_call(struct tr *t, unsigned k, enum slow_reason why)
 {
+    bool is_vector = vec_binder_for(&t->t->d[k].z);
     uint32_t at = reference(t, &t->u->insn[k]);
 
     if (t->j->forms)
         jit_forms_note(t->j, at, &t->t->d[k]);
-    emit_call(&t->e, JIT_RM(call_slow), at | (uint32_t)why << SLOW_REASON_SHIFT);
+    emit_call(&t->e, is_vector ? JIT_RM(call_slow_vector) : JIT_RM(call_slow),
+              at | (uint32_t)why << SLOW_REASON_SHIFT);
 }
 
 void emit_miss_call(struct tr *t, const struct jit_stub *s)
@@ -121,6 +125,8 @@ static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
     emit_slow_call(t, k, s->kind == STUB_MISS ? SLOW_MEMORY : SLOW_OTHER);
     if ((t->u->insn[k].flags & INSN_LAST) && !is_jcc(&t->t->d[k].z))
         return; /* it never comes back */
+    if (t->t->vectors_after[k])
+        emit_vectors_call(t, t->t->vectors_after[k]);
     if (t->t->flags_after[k] & FLAGS_IN_HOST)
         emit_flags_load(e);
     back = emit_jmp(e);
@@ -212,6 +218,10 @@ void emit_stubs(struct tr *t)
         case STUB_FIX:
             emit_fix_stub(t, s);
             break;
+        case STUB_VECTORS:
+            emit_vectors_call(t, s->size);
+            emit_patch(&t->e, emit_jmp(&t->e), s->retry);
+            break;
         default:
             emit_link_stub(t, s);
             break;
@@ -254,6 +264,7 @@ static bool emit_unit(struct tr *t)
     e->limit = e->at + UNIT_MAX_CODE;
     t->stubs = 0;
     t->links = 1; /* 0 is its own */
+    t->vectors = 0;
     memset(t->t->slot_key, 0, sizeof t->t->slot_key);
     analyse_flags(t);
     group_end_all(t);
@@ -286,6 +297,7 @@ static bool emit_unit(struct tr *t)
             emit_slow_call(t, k, SLOW_ALWAYS);
             t->flags = FLAGS_IN_CC;
             group_end_all(t);
+            t->vectors = 0;
             if (is_last && is_jcc(&t->t->d[k].z)) {
                 /* The entry holds the count that the unit had. */
                 if (t->is_counting && t->u->count != k + 1) {
@@ -300,6 +312,7 @@ static bool emit_unit(struct tr *t)
         ended |= is_last && !is_jcc(&t->t->d[k].z);
         t->t->after[k] = e->at;
         t->t->flags_after[k] = t->flags;
+        t->t->vectors_after[k] = t->vectors;
     }
     if (!ended)
         emit_fallthrough(t);

@@ -45,7 +45,7 @@ struct recipe {
 
 /* Code out of line, emitted behind the unit. */
 struct jit_stub {
-    enum { STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX, STUB_GROUP } kind;
+    enum { STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX, STUB_GROUP, STUB_VECTORS } kind;
     uint32_t jump; /* rel32 that comes here; more than one: chained by other stubs */
     uint8_t k;     /* instruction */
     uint8_t flags; /* enum flags_at, when it is entered */
@@ -69,6 +69,7 @@ struct jit_translation {
     bool live[UNIT_MAX_INSNS + 1];       /* flags before it may be looked at */
     uint32_t after[UNIT_MAX_INSNS];      /* code offset behind it */
     uint8_t flags_after[UNIT_MAX_INSNS]; /* enum flags_at */
+    uint8_t vectors_after[UNIT_MAX_INSNS];
     uint16_t slot_key[JIT_L0_SLOTS];
     bool is_slow[UNIT_MAX_INSNS]; /* known to call its handler */
     uint8_t copy[UNIT_MAX_INSNS * 15];
@@ -92,6 +93,7 @@ struct tr {
     uint8_t flags;     /* enum flags_at */
     struct recipe recipe;
     uint32_t hot_end, entry_exit;
+    uint8_t vectors;   /* guest vector registers are in the host: 0, or a level */
     unsigned stubs;
     unsigned links;
     struct group group[X86_RIP + 1]; /* by base register */
@@ -198,6 +200,8 @@ void group_end_all(struct tr *t);
 bool emit_general(struct tr *t);
 bool emit_stack(struct tr *t);
 bool emit_vector(struct tr *t);
+/* Calls what puts guest vectors into the host's registers. */
+void emit_vectors_call(struct tr *t, unsigned level);
 bool emit_branch(struct tr *t);
 /* The way on behind the last instruction. */
 void emit_fallthrough(struct tr *t);

@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "cpu/x86/vec/vec.h"
 #include "engine/interp/cache.h"
 #include "engine/jit/emit.h"
 #include "engine/jit/jit.h"
@@ -40,6 +41,8 @@ uint32_t jit_key(const struct x86_vcpu *c)
         key |= KEY_FLAT;
     if (jit_of(c)->is_counting)
         key |= KEY_COUNT;
+    if (unlikely(vec_may_raise(c)))
+        key |= KEY_UNMASKED;
     return key;
 }
 

@@ -1,9 +1,300 @@
 /*
- * Vector and x87 instructions.
+ * Vector instructions: the guest's own, with guest registers in the host's of
+ * the same numbers.
+ *
+ * The registers are loaded when a unit first needs them, which is the test of a
+ * byte while they are (struct x86_vcpu.vec_live, cpu/x86/vec/registers.c), and
+ * they stay from unit to unit. Whoever calls C that uses them gives them back;
+ * so after each call of a handler the test comes again, and a handler called
+ * out of line is followed by what loads them.
+ *
+ * Not here: what has a handler of its own in cpu/x86/vec (MXCSR, memory under a
+ * mask, gathers), MMX, and everything while MXCSR unmasks an exception, since
+ * then the host would raise it: units say in their key which it is.
  */
-#include "engine/jit/translate.h"
+#include "engine/jit/vector.h"
+
+#include "cpu/x86/vec/vec.h"
+
+/* Sanitizers' code runs anywhere and uses vector registers. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define KEEPS_VECTORS false
+#else
+#define KEEPS_VECTORS true
+#endif
+
+enum vector_level { LEVEL_NONE, LEVEL_YMM, LEVEL_ALL };
+
+/* ---- the state of the host ---- */
+
+/* Guest registers are in the host's from here on. */
+static void need_vectors(struct tr *t, enum vector_level level)
+{
+    struct emit *e = &t->e;
+    struct jit_stub *s;
+
+    if (t->vectors >= level)
+        return;
+    flags_clobber(t);
+    emit_rm_imm(e, 0xf6, 0, CPU_RM(vec_live), 1); /* test byte [vec_live], .. */
+    emit8(e, level == LEVEL_ALL ? LIVE_VEC_ALL : LIVE_VEC);
+    s = new_stub(t, STUB_VECTORS, emit_jcc(e, 4));
+    s->size = (uint8_t)level;
+    s->retry = e->at;
+    t->vectors = (uint8_t)level;
+}
+
+void emit_vectors_call(struct tr *t, unsigned level)
+{
+    emit_rm(&t->e, 0xff, 2, JIT_RM(call_enter_vectors));
+    emit32(&t->e, level == LEVEL_ALL);
+}
+
+/* ---- operands ---- */
+
+static bool find_register(struct vector_form *f, const ZydisDecodedOperand *op)
+{
+    unsigned id = (unsigned)(uint8_t)ZydisRegisterGetId(op->reg.value);
+
+    switch (ZydisRegisterGetClass(op->reg.value)) {
+    case ZYDIS_REGCLASS_XMM:
+    case ZYDIS_REGCLASS_YMM:
+    case ZYDIS_REGCLASS_ZMM:
+    case ZYDIS_REGCLASS_MASK:
+        break;
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+        if (op->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
+            f->gpr_reg = op;
+        else if (op->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
+            f->gpr_rm = op;
+        else
+            f->string_compare = true;
+        return true;
+    case ZYDIS_REGCLASS_FLAGS:
+    case ZYDIS_REGCLASS_CONTROL:
+        return op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN;
+    default:
+        return op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
+               op->reg.value == ZYDIS_REGISTER_MXCSR;
+    }
+    switch (op->encoding) {
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+        f->reg = (uint8_t)id;
+        return true;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+        f->rm = (uint8_t)id;
+        return true;
+    case ZYDIS_OPERAND_ENCODING_NDSNDD:
+        f->vvvv = (uint8_t)id;
+        return true;
+    case ZYDIS_OPERAND_ENCODING_IS4:
+        f->is4 = true;
+        return true;
+    case ZYDIS_OPERAND_ENCODING_MASK:
+    case ZYDIS_OPERAND_ENCODING_NONE: /* XMM0, implied */
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool is_string_compare(ZydisMnemonic m)
+{
+    switch (m) {
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM:
+    case ZYDIS_MNEMONIC_VPCMPESTRI:
+    case ZYDIS_MNEMONIC_VPCMPESTRM:
+    case ZYDIS_MNEMONIC_VPCMPISTRI:
+    case ZYDIS_MNEMONIC_VPCMPISTRM:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool find_form(struct vector_form *f, const struct x86_decode *d)
+{
+    const ZydisDecodedInstruction *z = &d->z;
+
+    *f = (struct vector_form){.reg = z->raw.modrm.reg, .rm = z->raw.modrm.rm};
+    for (unsigned n = 0; n < z->operand_count; n++) {
+        const ZydisDecodedOperand *op = &d->op[n];
+
+        switch (op->type) {
+        case ZYDIS_OPERAND_TYPE_REGISTER:
+            if (!find_register(f, op))
+                return false;
+            break;
+        case ZYDIS_OPERAND_TYPE_MEMORY:
+            if (op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM ||
+                op->mem.type != ZYDIS_MEMOP_TYPE_MEM || f->mem)
+                return false;
+            f->mem = op;
+            break;
+        case ZYDIS_OPERAND_TYPE_IMMEDIATE:
+            break;
+        default:
+            return false;
+        }
+    }
+    return !f->string_compare || is_string_compare(z->mnemonic);
+}
+
+/* Outside 64-bit mode W means nothing where general registers are concerned:
+ * too rare to be encoded another way here. */
+static bool is_odd_w(const struct x86_decode *d, const struct vector_form *f)
+{
+    if (d->z.machine_mode == ZYDIS_MACHINE_MODE_LONG_64)
+        return false;
+    switch (d->z.encoding) {
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+        return d->z.raw.vex.W && (f->gpr_reg || f->gpr_rm || f->string_compare || f->mem);
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool is_masked(const ZydisDecodedInstruction *z)
+{
+    return z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && z->raw.evex.aaa;
+}
+
+/* What has a handler of its own, for reasons. */
+static bool is_special(const ZydisDecodedInstruction *z)
+{
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_STMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+    case ZYDIS_MNEMONIC_VSTMXCSR:
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+    case ZYDIS_MNEMONIC_RDPKRU:
+    case ZYDIS_MNEMONIC_WRPKRU:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* ---- emission ---- */
+
+static unsigned guest_of(const ZydisDecodedOperand *o)
+{
+    return x86_reg_offset(o->reg.value) / 8;
+}
+
+static bool writes(const ZydisDecodedOperand *o)
+{
+    return o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+}
+
+/* A misaligned operand is for the handler to complain of. A page's address is
+ * a multiple of any alignment, in the host as well. */
+static void check_aligned(struct tr *t, struct rm *rm, unsigned mask)
+{
+    struct emit *e = &t->e;
+
+    if ((uint32_t)rm->disp & mask || rm->base == T0)
+        mem_to_t1(t, rm);
+    emit_rm_imm(e, OP_BYTE_RM | 0xf6, 0, rm_reg(rm->base), 1); /* test base, mask */
+    emit8(e, mask);
+    slow_if(t, 5);
+}
+
+/* The host register that stands for a general register; scratch if it has none. */
+static unsigned enter_gpr(struct tr *t, const ZydisDecodedOperand *o, unsigned scratch)
+{
+    unsigned h = host_of(guest_of(o));
+
+    if (h != H_NONE)
+        return h;
+    if (o->actions & ZYDIS_OPERAND_ACTION_MASK_READ)
+        emit_load(&t->e, scratch, guest_rm(guest_of(o)));
+    return scratch;
+}
+
+static void leave_gpr(struct tr *t, const ZydisDecodedOperand *o, unsigned host)
+{
+    if (host_of(guest_of(o)) == H_NONE && writes(o))
+        emit_store(&t->e, guest_rm(guest_of(o)), host);
+}
+
+static bool emit_form(struct tr *t, const struct vector_form *f)
+{
+    const struct x86_decode *d = tr_decode(t);
+    const struct x86_insn *i = tr_insn(t);
+    unsigned use = t->t->use[t->k], reg = f->reg;
+    bool needs_flags = (use & FLAGS_READ) || ((use & FLAGS_PASS) && t->t->live[t->k + 1]);
+    struct emit *e = &t->e;
+    struct rm rm = rm_reg(f->rm);
+
+    if (f->mem) {
+        if (i->aux2)
+            flags_clobber(t);
+        rm = mem_operand(t, i->size, writes(f->mem));
+        if (i->aux2)
+            check_aligned(t, &rm, i->aux2);
+        if ((needs_flags || f->string_compare) && rm.is_mem && (rm.index != H_NONE || rm.base == T0))
+            mem_to_t1(t, &rm);
+    }
+    if (needs_flags)
+        flags_to_host(t);
+    if (f->gpr_rm)
+        rm = rm_reg(enter_gpr(t, f->gpr_rm, T0));
+    if (f->gpr_reg)
+        reg = enter_gpr(t, f->gpr_reg, f->mem ? mem_spare(t, &rm) : T0);
+    if (f->string_compare)
+        emit_mov(e, H_RAX, H_R14);
+    vector_encode(e, d, f, reg, rm);
+    if (f->gpr_rm)
+        leave_gpr(t, f->gpr_rm, rm.base);
+    if (f->gpr_reg)
+        leave_gpr(t, f->gpr_reg, reg);
+    if (use & (FLAGS_PASS | FLAGS_KILL))
+        flags_written(t, (struct recipe){RECIPE_NONE, 0});
+    return true;
+}
+
+/* VZEROUPPER and VZEROALL: in 64-bit mode they are of all sixteen registers. */
+static bool emit_clear(struct tr *t)
+{
+    if (!t->is_64)
+        return false;
+    need_vectors(t, LEVEL_YMM);
+    emit8(&t->e, 0xc5);
+    emit8(&t->e, 0xf8 | (unsigned)tr_decode(t)->z.raw.vex.L << 2);
+    emit8(&t->e, 0x77);
+    return true;
+}
 
 bool emit_vector(struct tr *t)
 {
-    return false;
+    const struct x86_decode *d = tr_decode(t);
+    const struct x86_insn *i = tr_insn(t);
+    x86_binder *binder = vec_binder_for(&d->z);
+    struct vector_form f;
+
+    if (!KEEPS_VECTORS || !binder || (i->gate & (uint8_t)(t->key >> KEY_GATE_SHIFT)))
+        return false;
+    if (binder == bind_x87)
+        return emit_x87(t);
+    if (binder != bind_vector || (t->key & KEY_UNMASKED) || is_special(&d->z))
+        return false;
+    if (d->z.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || d->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL)
+        return emit_clear(t);
+    if (!(i->gate & (GATE_SSE | GATE_AVX | GATE_AVX512)) || !find_form(&f, d) || is_odd_w(d, &f))
+        return false;
+    if (f.mem && (!mem_possible(t) || is_masked(&d->z) || !i->size || i->size > 64))
+        return false;
+    need_vectors(t, i->gate & GATE_AVX512 ? LEVEL_ALL : LEVEL_YMM);
+    return emit_form(t, &f);
 }

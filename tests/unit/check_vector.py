@@ -27,7 +27,7 @@ AFTER_LEAVE = {
     "vcpu_drain_code", "vec_flush", "vec_needs_flush", "vm_lock", "vm_random", "vm_unlock",
 }
 # In vec/, and doing what they must themselves.
-VECTOR_UNIT = {"vec_reset", "vec_sync"}
+VECTOR_UNIT = {"vec_registers_enter", "vec_registers_store", "vec_reset", "vec_sync"}
 # A processor's life, what others' threads and the loader call, and decoding:
 # no guest code is running on the thread, or vec_leave() comes before the call.
 # (jit_forms_*, for --stats, count integers; jit_perf_* are the translator's.)
@@ -36,7 +36,7 @@ OUTSIDE = {
     "apic_bus_destroy", "apic_timer_create", "x86_vcpu_create", "x86_mmu_create",
     "x86_mmu_destroy", "before_save", "after_load", "cache_create", "cache_destroy", "engine_find",
     "jit_create", "jit_destroy", "fastest", "jit_forms_count", "jit_forms_note",
-    "jit_perf_close", "jit_perf_note", "jit_perf_open",
+    "jit_perf_close", "jit_perf_note", "jit_perf_open", "vec_binder_for",
 }
 # Compiled with all registers: meson.build, engine_report_src.
 REPORTS = {"engine_jit_perf.c.o", "engine_jit_stats.c.o"}
@@ -44,7 +44,8 @@ OUTSIDE_FILES = {
     "cpu_x86_decode.c.o", "cpu_x86_host.c.o", "cpu_x86_model.c.o",
     # What jit_translate() emits with, after vec_leave().
     "engine_jit_branch.c.o", "engine_jit_flags.c.o", "engine_jit_general.c.o",
-    "engine_jit_stack.c.o", "engine_jit_vector.c.o",
+    "engine_jit_group.c.o", "engine_jit_stack.c.o", "engine_jit_vector.c.o",
+    "engine_jit_vector_encode.c.o", "engine_jit_x87.c.o",
 }
 # For clocks without a host TSC to rely on: x86_clock_leave() comes before.
 CLOCK = {"host_monotonic_ns"}

@@ -23,7 +23,7 @@ static enum x86_next vec_rr_fp(struct x86_vcpu *c, const struct x86_insn *i)
 {
     X86_BEGIN(c, i);
     VEC_GATE(c, i);
-    if (likely(c->vec->live & LIVE_MXCSR))
+    if (likely(c->vec_live & LIVE_MXCSR))
         vec_thunk_of(i)(&c->s, NULL);
     else
         vec_run(c, VF_MXCSR, vec_thunk_of(i), NULL);
@@ -63,7 +63,7 @@ static enum x86_next vec_load_fp(struct x86_vcpu *c, const struct x86_insn *i)
     ea = x86_ea(c, i);
     vec_check_aligned(c, i, ea, i->aux2, false);
     p = vec_read_pointer(c, i, ea, i->size);
-    if (likely(c->vec->live & LIVE_MXCSR))
+    if (likely(c->vec_live & LIVE_MXCSR))
         vec_thunk_of(i)(&c->s, p);
     else
         vec_run(c, VF_MXCSR, vec_thunk_of(i), p);

@@ -84,7 +84,7 @@ static enum x86_next fxrstor(struct x86_vcpu *c, const struct x86_insn *i)
     vec_x87_leave(c);
     vec_mxcsr_leave(c);
     fxsave_get_x87(c, i->aux2, image);
-    c->s.x.mxcsr = le32_get(image + 24);
+    vec_mxcsr_set(c, le32_get(image + 24));
     memcpy(c->s.x.xmm, image + 160, 16 * registers);
     X86_NEXT(c, i);
 }

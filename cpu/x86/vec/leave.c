@@ -67,10 +67,25 @@ void vec_mxcsr_leave(struct x86_vcpu *c)
 {
     const uint32_t host = MXCSR_DEFAULT;
 
-    if (!(c->vec->live & LIVE_MXCSR))
+    if (!(c->vec_live & LIVE_MXCSR))
         return;
     __asm__ volatile("stmxcsr %0\n\tldmxcsr %1" : "=m"(c->s.x.mxcsr) : "m"(host));
-    c->vec->live &= ~LIVE_MXCSR;
+    c->vec_live &= ~LIVE_MXCSR;
+}
+
+bool vec_may_raise(const struct x86_vcpu *c)
+{
+    return !mxcsr_is_masked(c->s.x.mxcsr);
+}
+
+void vec_mxcsr_set(struct x86_vcpu *c, uint32_t v)
+{
+    bool may_raise = vec_may_raise(c);
+
+    c->s.x.mxcsr = v;
+    /* Translated code was made for the one or the other. */
+    if (vec_may_raise(c) != may_raise)
+        c->engine_ops->end_block(c);
 }
 
 void vec_state_from_image(struct x86_xsave *x, const struct vec_runtime *rt)
@@ -84,17 +99,18 @@ void vec_x87_leave(struct x86_vcpu *c)
 {
     struct vec_runtime *rt = c->vec;
 
-    if (!(rt->live & LIVE_X87))
+    if (!(c->vec_live & LIVE_X87))
         return;
     __asm__ volatile("fxsave64 %0\n\tfninit" : "=m"(rt->fx));
     vec_state_from_image(&c->s.x, rt);
-    rt->live &= ~LIVE_X87;
+    c->vec_live &= ~LIVE_X87;
 }
 
 void vec_leave(struct x86_vcpu *c)
 {
-    if (likely(!c->vec->live))
+    if (likely(!c->vec_live))
         return;
+    vec_registers_leave(c);
     vec_x87_leave(c);
     vec_mxcsr_leave(c);
 }

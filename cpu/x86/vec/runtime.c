@@ -2,11 +2,10 @@
  * The runtime behind vec.h: its life, and what of the guest is
  * resident in the host's x87 unit and MXCSR.
  *
- * MXCSR: nearly all guests keep its control bits at the default 1F80H, which is
- * the host's as well. Then only the sticky flags differ, and they may collect
- * in the host's register until somebody asks (LIVE_MXCSR): STMXCSR costs more
- * than the arithmetic. With other control bits each instruction runs with the
- * guest's MXCSR loaded around it.
+ * MXCSR: nearly all guests mask all exceptions. Then it may stay in the host's
+ * register and collect sticky flags there until somebody asks (LIVE_MXCSR):
+ * STMXCSR costs more than the arithmetic. With an exception unmasked each
+ * instruction runs with the guest's MXCSR loaded around it.
  *
  * x87: while FCW masks all exceptions nothing can be pending, so the state may
  * stay in the host's unit from one instruction to the next (LIVE_X87); no C
@@ -30,10 +29,10 @@ bool vec_mxcsr_enter(struct x86_vcpu *c)
 {
     uint32_t v = c->s.x.mxcsr;
 
-    if ((v & ~MXCSR_FLAGS) != MXCSR_DEFAULT)
+    if (!mxcsr_is_masked(v))
         return false;
     _mm_setcsr(v);
-    c->vec->live |= LIVE_MXCSR;
+    c->vec_live |= LIVE_MXCSR;
     return true;
 }
 
@@ -117,9 +116,9 @@ void vec_x87_enter(struct x86_vcpu *c)
 {
     struct vec_runtime *rt = c->vec;
 
-    image_from_state(rt, &c->s.x, rt->live & LIVE_MXCSR ? _mm_getcsr() : MXCSR_DEFAULT);
+    image_from_state(rt, &c->s.x, c->vec_live & LIVE_MXCSR ? _mm_getcsr() : MXCSR_DEFAULT);
     __asm__ volatile("fxrstor64 %0" : : "m"(rt->fx) : THUNK_CLOBBERS);
-    rt->live |= LIVE_X87;
+    c->vec_live |= LIVE_X87;
 }
 
 void vec_set_ferr(struct x86_vcpu *c, bool level)
@@ -150,7 +149,7 @@ void vec_x87_summarize(struct x86_vcpu *c)
 
 void vec_x87_wait(struct x86_vcpu *c)
 {
-    if (likely((c->vec->live & LIVE_X87) || !(c->s.x.fsw & FSW_ES)))
+    if (likely((c->vec_live & LIVE_X87) || !(c->s.x.fsw & FSW_ES)))
         return;
     if (c->s.cr0 & CR0_NE)
         x86_raise(c, VEC_MF);
@@ -161,7 +160,7 @@ void vec_x87_wait(struct x86_vcpu *c)
 
 bool vec_x87_try_enter(struct x86_vcpu *c)
 {
-    if (c->vec->live & LIVE_X87)
+    if (c->vec_live & LIVE_X87)
         return true;
     if ((c->s.x.fcw & FCW_MASKS) != FCW_MASKS || (c->s.x.fsw & FSW_ES))
         return false;
@@ -198,11 +197,9 @@ static void run_x87(struct x86_vcpu *c, unsigned flags, vec_thunk *fn, void *mem
 
 void vec_run(struct x86_vcpu *c, unsigned flags, vec_thunk *fn, void *mem)
 {
-    struct vec_runtime *rt = c->vec;
-
-    if ((flags & VF_X87) && !(rt->live & LIVE_X87))
+    if ((flags & VF_X87) && !(c->vec_live & LIVE_X87))
         run_x87(c, flags, fn, mem);
-    else if ((flags & VF_MXCSR) && !(rt->live & LIVE_MXCSR) && !vec_mxcsr_enter(c))
+    else if ((flags & VF_MXCSR) && !(c->vec_live & LIVE_MXCSR) && !vec_mxcsr_enter(c))
         vec_run_mxcsr(c, fn, mem);
     else
         fn(&c->s, mem);
@@ -291,14 +288,13 @@ void vec_sync(struct x86_vcpu *c)
 
 void vec_reset(struct x86_vcpu *c)
 {
-    struct vec_runtime *rt = c->vec;
     struct x86_xsave *x = &c->s.x;
 
-    if (rt->live & LIVE_X87)
+    if (c->vec_live & LIVE_X87)
         __asm__ volatile("fninit");
-    if (rt->live & LIVE_MXCSR)
+    if (c->vec_live & LIVE_MXCSR)
         _mm_setcsr(MXCSR_DEFAULT);
-    rt->live = 0;
+    c->vec_live = 0;
     memset(x, 0, sizeof *x);
     x->fcw = FCW_ONE;
     x->ftw = 0xff; /* tag word 5555H: all zero, none empty */

@@ -15,7 +15,7 @@ static enum x86_next ldmxcsr(struct x86_vcpu *c, const struct x86_insn *i)
     if (v & ~c->model->mxcsr_mask)
         x86_raise_gp(c, 0);
     vec_mxcsr_leave(c);
-    c->s.x.mxcsr = v;
+    vec_mxcsr_set(c, v);
     X86_NEXT(c, i);
 }
 
@@ -24,7 +24,7 @@ static enum x86_next stmxcsr(struct x86_vcpu *c, const struct x86_insn *i)
     X86_BEGIN(c, i);
     VEC_GATE(c, i);
     x86_write32(c, i->seg, x86_ea(c, i),
-                c->vec->live & LIVE_MXCSR ? _mm_getcsr() : c->s.x.mxcsr);
+                c->vec_live & LIVE_MXCSR ? _mm_getcsr() : c->s.x.mxcsr);
     X86_NEXT(c, i);
 }
 

@@ -31,7 +31,7 @@ static uint32_t hash_bytes(const uint8_t *p, unsigned n)
 static bool trial(struct x86_vcpu *c, vec_thunk *fn)
 {
     struct vec_runtime *rt = c->vec;
-    uint8_t live = rt->live;
+    uint8_t live = c->vec_live;
 
     memset(rt->trial_state, 0, sizeof *rt->trial_state);
     memset(rt->bounce, 0, sizeof rt->bounce);

@@ -4,10 +4,11 @@
  * A bound vector instruction carries a thunk: a few host instructions that
  * load the guest registers it reads from x86_cpu.x, run the instruction itself
  * (re-encoded, its memory operand behind a pointer) and store what it wrote.
- * Nothing of the guest stays in vector registers between instructions; two
- * things may stay in the host while run() is active, because loading them is
- * dear: the whole x87/MMX state, and the MXCSR status flags. vec_sync() brings
- * both back into x86_cpu.x.
+ * For thunks nothing of the guest stays in vector registers between
+ * instructions; two things may stay in the host while run() is active, because
+ * loading them is dear: the whole x87/MMX state, and MXCSR. Translated code
+ * keeps the vector registers in the host as well (vec_registers_enter), and
+ * gives them back before a thunk runs. vec_sync() brings all into x86_cpu.x.
  *
  * Rules for the rest of the processor:
  *  - call vec_sync() before anybody but this folder reads or writes x86_cpu.x,
@@ -26,6 +27,15 @@
 #include "cpu/x86/decode.h"
 #include "cpu/x86/vcpu.h"
 
+/* What of the guest is in the host's registers, rather than in x86_cpu.x. */
+enum vec_live {
+    LIVE_MXCSR = 1 << 0, /* MXCSR: all exceptions are masked */
+    LIVE_X87 = 1 << 1,   /* x87/MMX state; all exceptions are masked */
+    LIVE_VEC = 1 << 2,   /* XMM and YMM registers; then MXCSR as well. What else there is of the
+                          * AVX-512 state is all zero, or: */
+    LIVE_VEC_ALL = 1 << 3, /* ZMM and mask registers; then LIVE_VEC is set */
+};
+
 int vec_create(struct x86_vcpu *c, struct error *err);
 void vec_destroy(struct x86_vcpu *c);
 
@@ -40,7 +50,22 @@ uint8_t vec_gates(const struct x86_cpu *s);
 /* x86_cpu.x and x86_cpu.xinuse are true afterwards, the host has its defaults. */
 void vec_sync(struct x86_vcpu *c);
 
-/* The same without xinuse, and cheaper: before device code runs on this
+/* Guest vector registers are in the host's of the same number afterwards; ZMM
+ * and mask registers too if with_all. Not while MXCSR unmasks anything. */
+void vec_registers_enter(struct x86_vcpu *c, bool with_all);
+void vec_registers_store(struct x86_vcpu *c);
+
+/* They are in x86_cpu.x: before a handler of this folder, and before decoding. */
+static inline void vec_registers_leave(struct x86_vcpu *c)
+{
+    if (unlikely(c->vec_live & LIVE_VEC))
+        vec_registers_store(c);
+}
+
+/* Does MXCSR unmask an exception? */
+bool vec_may_raise(const struct x86_vcpu *c);
+
+/* vec_sync without xinuse, and cheaper: before device code runs on this
  * processor's thread, which may use the host's floating-point units. */
 void vec_leave(struct x86_vcpu *c);
 

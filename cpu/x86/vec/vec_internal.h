@@ -40,7 +40,7 @@ void vec_signals_disarm(void);
 
 /* ---- leaving and entering the host: leave.c, runtime.c ---- */
 
-/* Makes LIVE_MXCSR true if the guest's control bits are the default. */
+/* Makes LIVE_MXCSR true if the guest masks all exceptions. */
 bool vec_mxcsr_enter(struct x86_vcpu *c);
 void vec_x87_enter(struct x86_vcpu *c);
 
@@ -72,7 +72,7 @@ void vec_set_ferr(struct x86_vcpu *c, bool level);
 
 static inline void vec_x87_prepare(struct x86_vcpu *c)
 {
-    if (likely(c->vec->live & LIVE_X87))
+    if (likely(c->vec_live & LIVE_X87))
         return;
     vec_x87_wait(c);
     vec_x87_try_enter(c);

@@ -12,10 +12,11 @@
 #define MXCSR_FLAGS 0x3fu
 #define MXCSR_MASKS 0x1f80u
 
-enum vec_live {
-    LIVE_MXCSR = 1 << 0, /* guest control is the default; flags collect in the host's MXCSR */
-    LIVE_X87 = 1 << 1,   /* guest x87/MMX state is in the host; all exceptions are masked */
-};
+/* The masks of exceptions alone: with all of them set nothing can be raised. */
+static inline bool mxcsr_is_masked(uint32_t mxcsr)
+{
+    return (mxcsr & MXCSR_MASKS) == MXCSR_MASKS;
+}
 
 struct vec_fxsave {
     uint8_t b[512];
@@ -24,7 +25,6 @@ struct vec_fxsave {
 #define VEC_BOUNCE 128
 
 struct vec_runtime {
-    uint8_t live; /* enum vec_live */
     bool has_avx, has_avx512, has_avx512bw; /* the guest has, so the host has */
     bool has_sse;
     bool track_x87;    /* FOP and FDP follow every instruction, not only errors */
@@ -47,6 +47,8 @@ struct vec_runtime {
 
 /* ---- leave.c: what of the guest is in the host goes back, if it is there ---- */
 
+/* The guest loads MXCSR; it is not live. */
+void vec_mxcsr_set(struct x86_vcpu *c, uint32_t v);
 void vec_mxcsr_leave(struct x86_vcpu *c);
 void vec_x87_leave(struct x86_vcpu *c);
 /* FCW, FSW, FTW and the registers of an FXSAVE image. */

@@ -51,7 +51,7 @@ static bool run_exactly(struct x86_vcpu *c, const struct x86_insn *i, uint64_t e
 
 static inline void run(struct x86_vcpu *c, const struct x86_insn *i, uint64_t ea, void *mem)
 {
-    if (likely(c->vec->live & LIVE_X87))
+    if (likely(c->vec_live & LIVE_X87))
         vec_thunk_of(i)(&c->s, mem);
     else
         run_exactly(c, i, ea, mem);
@@ -62,7 +62,7 @@ static inline void run(struct x86_vcpu *c, const struct x86_insn *i, uint64_t ea
 
 static inline void begin(struct x86_vcpu *c, const struct x86_insn *i)
 {
-    if (unlikely(!(c->vec->live & LIVE_X87)) && !(i->aux & XF_NO_WAIT))
+    if (unlikely(!(c->vec_live & LIVE_X87)) && !(i->aux & XF_NO_WAIT))
         vec_x87_wait(c);
 }
 
@@ -126,7 +126,7 @@ static enum x86_next x87_load_cw(struct x86_vcpu *c, const struct x86_insn *i)
     VEC_GATE(c, i);
     begin(c, i);
     cw = x86_read16(c, i->seg, x86_ea(c, i));
-    if ((cw & FCW_MASKS) == FCW_MASKS && (c->vec->live & LIVE_X87)) {
+    if ((cw & FCW_MASKS) == FCW_MASKS && (c->vec_live & LIVE_X87)) {
         __asm__ volatile("fldcw %0" : : "m"(cw));
     } else {
         vec_x87_leave(c);

@@ -224,9 +224,9 @@ static enum x86_next xrstor(struct x86_vcpu *c, const struct x86_insn *i)
             init_x87(c);
     }
     if (loads_mxcsr)
-        x->mxcsr = le32_get(image + IMAGE_MXCSR);
+        vec_mxcsr_set(c, le32_get(image + IMAGE_MXCSR));
     else if (compacted && (rfbm & XCR0_SSE))
-        x->mxcsr = MXCSR_DEFAULT;
+        vec_mxcsr_set(c, MXCSR_DEFAULT);
     if (rfbm & XCR0_SSE) {
         if (xstate_bv & XCR0_SSE)
             memcpy(x->xmm, image + IMAGE_XMM, is_64 ? 256 : 128);
