@@ -20,7 +20,7 @@ static struct jit_link *new_link(struct tr *t, int32_t target, unsigned retired,
     struct jit_link *l = &t->u->links[t->links++];
 
     *l = (struct jit_link){.from = t->u, .target = target, .retired = (uint16_t)retired,
-                           .kind = (uint8_t)kind,
+                           .kind = (uint8_t)kind, .class = t->class,
                            .is_call = tr_decode(t)->z.mnemonic == ZYDIS_MNEMONIC_CALL};
     return l;
 }
@@ -152,7 +152,7 @@ static bool emit_jcc_insn(struct tr *t)
 /* T0 = index into the jump cache for the RIP in T1, times two. */
 static void emit_index(struct tr *t)
 {
-    unsigned class = t->key >> KEY_CLASS_SHIFT & 3;
+    unsigned class = t->class;
     struct emit *e = &t->e;
 
     emit_rm(e, 0x8b, T0, rm_reg(T1)); /* mov eax, r15d */
@@ -165,7 +165,7 @@ static void emit_index(struct tr *t)
  * the index afterwards. */
 static void emit_lookup(struct tr *t)
 {
-    unsigned class = t->key >> KEY_CLASS_SHIFT & 3;
+    unsigned class = t->class;
     int32_t table = (int32_t)(JIT_AREA + offsetof(struct jit, jumps) +
                               class * sizeof(struct jit_jump[JIT_JUMPS]));
     struct emit *e = &t->e;
@@ -180,7 +180,7 @@ static void emit_lookup(struct tr *t)
 
 static void emit_go(struct tr *t)
 {
-    unsigned class = t->key >> KEY_CLASS_SHIFT & 3;
+    unsigned class = t->class;
     int32_t table = (int32_t)(JIT_AREA + offsetof(struct jit, jumps) +
                               class * sizeof(struct jit_jump[JIT_JUMPS]) + 8);
     struct emit *e = &t->e;

@@ -685,6 +685,9 @@ bool emit_general(struct tr *t)
         return emit_simple(t, 0);
     case ZYDIS_MNEMONIC_MUL:
         return emit_multiply(t);
+    case ZYDIS_MNEMONIC_DIV:
+    case ZYDIS_MNEMONIC_IDIV:
+        return emit_divide(t);
     case ZYDIS_MNEMONIC_CBW:
     case ZYDIS_MNEMONIC_CWDE:
     case ZYDIS_MNEMONIC_CDQE:

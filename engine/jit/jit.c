@@ -118,6 +118,34 @@ static void group_failed(struct x86_vcpu *c, const struct x86_insn *i)
     jit_kill(j, u);
 }
 
+/* Is code behind i still what the unit makes of it? RIP says where the handler
+ * has gone; then it becomes the page RIP again. */
+static bool goes_on(struct x86_vcpu *c, const struct x86_insn *i, uint64_t page_rip)
+{
+    const struct jit_unit *u = jit_unit_of(i);
+    struct jit *j = jit_of(c);
+    uint64_t rip = c->s.reg[X86_RIP];
+    gva_t lin = rip + c->seg_base[X86_CS];
+    const struct itlb_entry *e;
+
+    if (rip != ((page_rip + i->offset + i->length) & c->ip_mask) || wants_out(c) ||
+        j->leaving || !u->host || !jit_allowed(c) ||
+        jit_key(c) != ((u->key & ~(3u << KEY_CLASS_SHIFT)) | i->spare << KEY_CLASS_SHIFT))
+        return false;
+    /* The iterations of REP count, and are not in the unit's number. */
+    if (j->is_counting && u->count > c->budget_end - c->s.icount)
+        return false;
+    if ((c->mode & MODE_SIZE) != MODE_64)
+        lin = (uint32_t)lin;
+    lin -= i->length; /* the page that i is in */
+    e = itlb_slot(&c->mmu->slot[c->mmu->current].itlb, lin);
+    if (e->tag != ((lin & PAGE_MASK) | (c->s.cpl == 3)) ||
+        e->host != (const uint8_t *)((uint64_t)u->host & PAGE_MASK))
+        return false;
+    c->s.reg[X86_RIP] = page_rip;
+    return true;
+}
+
 /* Executes one instruction by its handler. */
 static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
 {
@@ -126,8 +154,8 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
         (const struct x86_insn *)(j->arena + (reference & SLOW_REFERENCE) * 8);
     bool is_group = (reference >> SLOW_REASON_SHIFT & 3) == SLOW_GROUP;
     uint64_t clears = j->l0_clears;
+    uint64_t page_rip = c->s.reg[X86_RIP], rip;
     enum x86_next next;
-    uint64_t rip;
 
     j->stats.slow_calls++;
     if (is_group)
@@ -146,6 +174,9 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
         c->s.icount += i->number + 1u;
         return leave_for(c, j->leaving ? LEAVE_WANTED : LEAVE_EVENT);
     }
+    if ((i->flags & INSN_GOES_ON) && !is_group && clears == j->l0_clears &&
+        goes_on(c, i, page_rip))
+        return 0;
     c->s.icount += i->number + 1u;
     return dispatch(c);
 }
@@ -201,7 +232,9 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
     u = unit_here(c, &page, &why);
     if (!u)
         return leave_for(c, why);
-    if (l != l->from->links && l->from->host && u->key == l->from->key)
+    if (l != l->from->links && l->from->host &&
+        u->key == ((l->from->key & ~(3u << KEY_CLASS_SHIFT)) |
+                   (uint32_t)l->class << KEY_CLASS_SHIFT))
         jit_link_to(c, l, u, page->global);
     return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
 }

@@ -72,6 +72,12 @@ enum jit_key {
 
 struct jit_unit;
 
+/* In units' copies of instructions (enum x86_insn_flags): what the interpreter
+ * ends a block with, because it may change anything, and what seldom does. A
+ * unit goes on behind it if nothing has changed. Instead of INSN_LAST; the class
+ * it is executed in is in x86_insn.spare. */
+#define INSN_GOES_ON (1 << 7)
+
 enum jit_link_kind {
     LINK_FLAGS_HOST = 1 << 0, /* the jump comes with the flags in EFLAGS */
     LINK_CROSS = 1 << 1,      /* leaves the page: guarded by a generation */
@@ -92,7 +98,8 @@ struct jit_link {
     int32_t target;        /* offset from the page's start */
     uint16_t retired;      /* instructions before it in the unit: KEY_COUNT */
     uint8_t kind;
-    bool is_call; /* has pushed its return address */
+    uint8_t class; /* enum tlb_class, there */
+    bool is_call;  /* has pushed its return address */
 };
 
 struct jit_unit {

@@ -16,7 +16,7 @@
 
 static unsigned class_of(const struct tr *t)
 {
-    return t->key >> KEY_CLASS_SHIFT & 3;
+    return t->class;
 }
 
 struct jit_stub *new_stub(struct tr *t, unsigned kind, uint32_t jump)
@@ -29,7 +29,7 @@ struct jit_stub *new_stub(struct tr *t, unsigned kind, uint32_t jump)
     }
     s = &t->t->stub[t->stubs++];
     *s = (struct jit_stub){.kind = kind, .jump = jump, .k = (uint8_t)t->k, .flags = t->flags,
-                           .recipe = t->recipe};
+                           .recipe = t->recipe, .class = t->class};
     return s;
 }
 

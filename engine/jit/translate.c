@@ -30,6 +30,32 @@ static bool is_jcc(const ZydisDecodedInstruction *z)
             (z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->opcode & 0xf0) == 0x80));
 }
 
+/* Ends a block, and goes on behind itself. */
+static bool goes_on(const struct x86_insn *i, const ZydisDecodedInstruction *z)
+{
+    switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_STI:
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_RDMSR:
+    case ZYDIS_MNEMONIC_WRMSR:
+    case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_CLTS:
+    case ZYDIS_MNEMONIC_INVLPG:
+    case ZYDIS_MNEMONIC_INVPCID:
+    case ZYDIS_MNEMONIC_WBINVD:
+    case ZYDIS_MNEMONIC_MOV: /* to segment, control, debug registers */
+    case ZYDIS_MNEMONIC_POP:
+    case ZYDIS_MNEMONIC_IN:
+    case ZYDIS_MNEMONIC_OUT:
+        return true;
+    default:
+        return z->meta.category == ZYDIS_CATEGORY_STRINGOP ||
+               z->meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+    }
+}
+
 /* Decodes into the translation's scratch; the unit's instructions are at `at`. */
 static unsigned decode(struct tr *t, struct x86_insn *at, unsigned offset, size_t available)
 {
@@ -44,6 +70,8 @@ static unsigned decode(struct tr *t, struct x86_insn *at, unsigned offset, size_
             break;
         n++;
         done += i->length;
+        if ((i->flags & INSN_LAST) && goes_on(i, &s->d[n - 1].z))
+            i->flags ^= INSN_LAST | INSN_GOES_ON;
         if ((i->flags & INSN_LAST) && !is_jcc(&s->d[n - 1].z))
             break;
     }
@@ -55,7 +83,7 @@ static bool may_leave(const struct tr *t, unsigned k)
 {
     const struct x86_decode *d = &t->t->d[k];
 
-    if ((t->u->insn[k].flags & INSN_LAST) || d->z.mnemonic == ZYDIS_MNEMONIC_PAUSE)
+    if ((t->u->insn[k].flags & (INSN_LAST | INSN_GOES_ON)) || system_may_leave(d))
         return true;
     if (d->z.mnemonic == ZYDIS_MNEMONIC_LEA || d->z.mnemonic == ZYDIS_MNEMONIC_NOP)
         return false;
@@ -107,10 +135,8 @@ void emit_slow_call(struct tr *t, unsigned k, enum slow_reason why)
 
 void emit_miss_call(struct tr *t, const struct jit_stub *s)
 {
-    unsigned class = t->key >> KEY_CLASS_SHIFT & 3;
-
     emit_call(&t->e, JIT_RM(miss),
-              (uint32_t)((class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
+              (uint32_t)((s->class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
                   (s->size - 1u) << 16 | (uint32_t)s->is_write << 24);
     emit32(&t->e, reference(t, &t->u->insn[s->k]));
 }
@@ -203,6 +229,7 @@ void emit_stubs(struct tr *t)
     emit_self(t);
     for (unsigned n = 0; n < t->stubs; n++) {
         const struct jit_stub *s = &t->t->stub[n];
+        t->class = s->class;
         if (s->kind != STUB_FIX && !(s->kind == STUB_LINK && s->is_write))
             emit_patch(&t->e, s->jump, t->e.at);
         switch (s->kind) {
@@ -265,6 +292,7 @@ static bool emit_unit(struct tr *t)
     t->stubs = 0;
     t->links = 1; /* 0 is its own */
     t->vectors = 0;
+    t->class = t->key >> KEY_CLASS_SHIFT & 3;
     memset(t->t->slot_key, 0, sizeof t->t->slot_key);
     analyse_flags(t);
     group_end_all(t);
@@ -272,21 +300,24 @@ static bool emit_unit(struct tr *t)
     for (t->k = 0; t->k < t->u->count && !ended; t->k++) {
         unsigned k = t->k, stubs = t->stubs, links = t->links;
         bool is_last = t->u->insn[k].flags & INSN_LAST, done;
-        uint8_t flags = t->flags;
+        uint8_t flags = t->flags, class = t->class;
         struct recipe recipe = t->recipe;
         struct group group[ARRAY_SIZE(t->group)];
         uint32_t at = e->at;
 
         memcpy(group, t->group, sizeof group);
+        if (t->u->insn[k].flags & INSN_GOES_ON)
+            t->u->insn[k].spare = class;
         if (is_last)
             done = emit_branch(t);
         else
-            done = emit_stack(t) || emit_general(t) || emit_vector(t);
+            done = emit_stack(t) || emit_general(t) || emit_system(t) || emit_vector(t);
         if (!done) {
             e->at = at;
             t->stubs = stubs;
             t->links = links;
             t->flags = flags;
+            t->class = class;
             t->recipe = recipe;
             memcpy(t->group, group, sizeof group);
             if (!t->t->live[k]) {

@@ -51,7 +51,7 @@ struct jit_stub {
     uint8_t flags; /* enum flags_at, when it is entered */
     struct recipe recipe;
     bool spilled;  /* STUB_MISS: T1 is in saved_t1 */
-    uint8_t size, is_write, slot;
+    uint8_t size, is_write, slot, class;
     uint8_t base;     /* STUB_MISS: linear address = base + disp */
     int32_t disp;
     uint32_t retry;
@@ -91,6 +91,7 @@ struct tr {
     uint32_t key;
     unsigned k;        /* the instruction in hand */
     uint8_t flags;     /* enum flags_at */
+    uint8_t class;     /* enum tlb_class, here: STAC and CLAC change it */
     struct recipe recipe;
     uint32_t hot_end, entry_exit;
     uint8_t vectors;   /* guest vector registers are in the host: 0, or a level */
@@ -195,7 +196,7 @@ void group_after(struct tr *t);
 /* A handler was called. */
 void group_end_all(struct tr *t);
 
-/* ---- general.c, stack.c, branch.c, vector.c: false: not here ---- */
+/* ---- general.c, stack.c, branch.c, system.c, vector.c: false: not here ---- */
 
 bool emit_general(struct tr *t);
 bool emit_stack(struct tr *t);
@@ -203,6 +204,11 @@ bool emit_vector(struct tr *t);
 /* Calls what puts guest vectors into the host's registers. */
 void emit_vectors_call(struct tr *t, unsigned level);
 bool emit_branch(struct tr *t);
+bool emit_system(struct tr *t);
+bool emit_divide(struct tr *t);
+/* What is emitted of it may call for the handler, and so leave the unit, though
+ * it has no memory operand. */
+bool system_may_leave(const struct x86_decode *d);
 /* The way on behind the last instruction. */
 void emit_fallthrough(struct tr *t);
 void emit_stubs(struct tr *t);
