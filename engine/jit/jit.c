@@ -39,8 +39,12 @@ static uint64_t leave_for(struct x86_vcpu *c, enum jit_leave_reason why)
     return (uint64_t)(uintptr_t)jit_leave;
 }
 
+/* Where faults of a fetch find their RIP. */
+static const struct x86_insn at_start;
+
 /* A unit for reg[X86_RIP], if there is one that may be entered now; then
- * reg[X86_RIP] becomes the page RIP. Never faults, never translates. */
+ * reg[X86_RIP] becomes the page RIP. Raises what the fetch raises; never
+ * translates. */
 static struct jit_unit *unit_here(struct x86_vcpu *c, const struct itlb_entry **page,
                                   enum jit_leave_reason *why)
 {
@@ -55,9 +59,16 @@ static struct jit_unit *unit_here(struct x86_vcpu *c, const struct itlb_entry **
     *why = LEAVE_ODD;
     if (!jit_allowed(c))
         return NULL;
+    /* A fetch sets A bits and faults: not before its time. */
+    *why = LEAVE_BUDGET;
+    if (j->is_counting && c->s.icount >= c->budget_end)
+        return NULL;
     *why = LEAVE_FETCH;
-    e = itlb_slot(&c->mmu->slot[c->mmu->current].itlb, lin);
-    if (e->tag != ((lin & PAGE_MASK) | (c->s.cpl == 3)) || !e->host)
+    if (unlikely(rip + c->code_bias > c->code_span))
+        return NULL;
+    c->cur = &at_start;
+    e = x86_fetch_page(c, lin);
+    if (!e->host)
         return NULL;
     u = jit_find(j, e->host + (lin & ~PAGE_MASK), jit_key(c));
     *why = LEAVE_NO_UNIT;

@@ -33,7 +33,7 @@
 #define JIT_STACK_BYTES (64 * KiB)
 #define JIT_L0_SLOTS 128 /* a class */
 #define JIT_L0_CLASS_SHIFT 12 /* log2(bytes of a class) */
-#define JIT_JUMPS 8192  /* entries of a jump cache: a power of two */
+#define JIT_JUMPS 16384   /* entries of a jump cache: a power of two */
 
 /* A translation that was used before, by base register and place: a subset of
  * the TLB, found without computing an index. An access of n bytes at a hits if
@@ -51,7 +51,7 @@ struct jit_l0 {
  * the TLB itself from then on. */
 #define JIT_MISS_COUNTERS 1024
 #define JIT_MISS_WINDOW 8192
-#define JIT_MISS_MANY 250
+#define JIT_MISS_MANY 64
 
 /* Where an indirect jump to rip leads. */
 struct jit_jump {
