@@ -99,8 +99,10 @@ static uint64_t dispatch(struct x86_vcpu *c)
     if (!u)
         return leave_for(c, why);
     j->stats.dispatch_hits++;
-    if (u->key & (KEY_FLAT | MODE_64))
+    if (u->key & (KEY_FLAT | MODE_64)) {
+        jit_fetched_add(c, rip, page);
         jit_jumps_add(c, rip, u, page->global);
+    }
     return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
 }
 
@@ -245,8 +247,10 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
         return leave_for(c, why);
     if (l != l->from->links && l->from->host &&
         u->key == ((l->from->key & ~(3u << KEY_CLASS_SHIFT)) |
-                   (uint32_t)l->class << KEY_CLASS_SHIFT))
+                   (uint32_t)l->class << KEY_CLASS_SHIFT)) {
+        jit_fetched_add(c, rip, page);
         jit_link_to(c, l, u, page->global);
+    }
     return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
 }
 
@@ -347,13 +351,24 @@ static void jit_tlb_dropped(struct x86_vcpu *c)
 static void jit_fetch_dropped(struct x86_vcpu *c, bool all, gva_t page, bool global_too)
 {
     struct jit *j = jit_of(c);
+    bool global_stays, local_stays;
 
-    if (global_too)
+    if (!all && jit_fetched_is_there(c, page))
+        return;
+    global_stays = !global_too || (all && jit_fetched_all_there(c, true));
+    local_stays = all && jit_fetched_all_there(c, false);
+    if (!global_stays) {
         j->generation[0] = j->next_generation++;
-    j->generation[1] = j->next_generation++;
-    j->slot_generation[c->mmu->current] = j->generation[1];
+        jit_fetched_clear(c, true);
+    }
+    if (!local_stays) {
+        j->generation[1] = j->next_generation++;
+        j->slot_generation[c->mmu->current] = j->generation[1];
+        jit_fetched_clear(c, false);
+    }
     for (unsigned k = 0; k < TLB_CLASSES; k++) {
-        if (k == TLB_USER || global_too || j->jumps_local[k])
+        if ((!local_stays && (k == TLB_USER || j->jumps_local[k])) ||
+            (!global_stays && k != TLB_USER))
             jit_jumps_forget(c, k);
     }
 }

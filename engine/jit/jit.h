@@ -128,6 +128,18 @@ struct jit_page {
     struct jit_page *next;
 };
 
+/* A page that links or jump caches lead to: fetched.c. */
+struct jit_fetched {
+    uint64_t page;       /* linear, and a bit for user */
+    const uint8_t *host; /* NULL: none */
+};
+#define JIT_FETCHED 1024
+struct jit_fetched_set {
+    unsigned count;
+    bool is_full; /* there were more */
+    struct jit_fetched page[JIT_FETCHED];
+};
+
 #define JIT_UNIT_HASH 32768
 #define JIT_PAGE_HASH 8192
 
@@ -163,6 +175,7 @@ struct jit {
     uint32_t next_salt[TLB_CLASSES], slot_salt[TLB_PCID_SLOTS]; /* jumps.c */
     bool jumps_local[TLB_CLASSES]; /* to pages that are not global */
     uint32_t slot_generation[TLB_PCID_SLOTS];
+    struct jit_fetched_set fetched_global, fetched[TLB_PCID_SLOTS];
     uint32_t next_generation;
     struct exec_memory code;
     /* Code memory: what runs often in front, stubs behind, so that the processor's
@@ -228,6 +241,15 @@ void jit_jumps_switch(struct x86_vcpu *c);
 void jit_jumps_use(struct x86_vcpu *c, uint32_t key);
 void jit_jumps_add(struct x86_vcpu *c, uint64_t rip, const struct jit_unit *u, bool is_global);
 void jit_jumps_remove(struct jit *j, const struct jit_unit *u);
+
+/* ---- fetched.c ---- */
+
+void jit_fetched_add(struct x86_vcpu *c, gva_t lin, const struct itlb_entry *e);
+/* Is everything that was remembered where it was, global pages or others of the
+ * current address space? A single page, if it was remembered at all? */
+bool jit_fetched_all_there(struct x86_vcpu *c, bool is_global);
+bool jit_fetched_is_there(struct x86_vcpu *c, gva_t lin);
+void jit_fetched_clear(struct x86_vcpu *c, bool is_global);
 
 /* ---- miss.c ---- */
 
