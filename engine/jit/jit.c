@@ -210,9 +210,15 @@ static uint64_t call_slow_vector(struct x86_vcpu *c, uint64_t reference)
     return jit_of(c)->slow(c, reference);
 }
 
-static uint64_t enter_vectors(struct x86_vcpu *c, uint64_t with_all)
+/* live: a set of enum vec_live. */
+static uint64_t enter_vectors(struct x86_vcpu *c, uint64_t live)
 {
-    vec_registers_enter(c, with_all);
+    if (live & ~c->vec_live & LIVE_X87) {
+        live |= c->vec_live;
+        vec_x87_load(c);
+    }
+    if (live & LIVE_VEC)
+        vec_registers_enter(c, live & LIVE_VEC_ALL);
     return 0;
 }
 
@@ -263,8 +269,8 @@ static uint8_t refill(struct x86_vcpu *c, uint64_t lin, uint64_t is_write)
     filled = x86_tlb_refill(c, lin, is_write);
 
     /* A page table in a device's memory: the unit counts on what it had. */
-    if (unlikely(live & ~c->vec_live & LIVE_VEC))
-        vec_registers_enter(c, live & LIVE_VEC_ALL);
+    if (unlikely(live & ~c->vec_live & (LIVE_VEC | LIVE_X87)))
+        enter_vectors(c, live);
     return filled;
 }
 

@@ -67,6 +67,7 @@ enum jit_key {
     KEY_CLASS_SHIFT = 16, /* enum tlb_class */
     KEY_FLAT = 1 << 18,   /* ES, CS, SS, DS: base 0, 4 GiB, 32-bit stack */
     KEY_UNMASKED = 1 << 24, /* MXCSR lets exceptions through */
+    KEY_X87_UNMASKED = 1 << 25, /* so does FCW, or one is pending */
     KEY_COUNT = 1 << 19,  /* deterministic: instructions are counted */
 };
 

@@ -94,7 +94,7 @@ struct tr {
     uint8_t class;     /* enum tlb_class, here: STAC and CLAC change it */
     struct recipe recipe;
     uint32_t hot_end, entry_exit;
-    uint8_t vectors;   /* guest vector registers are in the host: 0, or a level */
+    uint8_t vectors;   /* enum vec_live: what is known to be in the host */
     unsigned stubs;
     unsigned links;
     struct group group[X86_RIP + 1]; /* by base register */
@@ -202,7 +202,7 @@ bool emit_general(struct tr *t);
 bool emit_stack(struct tr *t);
 bool emit_vector(struct tr *t);
 /* Calls what puts guest vectors into the host's registers. */
-void emit_vectors_call(struct tr *t, unsigned level);
+void emit_vectors_call(struct tr *t, unsigned live);
 bool emit_branch(struct tr *t);
 bool emit_system(struct tr *t);
 bool emit_divide(struct tr *t);

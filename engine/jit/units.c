@@ -43,6 +43,8 @@ uint32_t jit_key(const struct x86_vcpu *c)
         key |= KEY_COUNT;
     if (unlikely(vec_may_raise(c)))
         key |= KEY_UNMASKED;
+    if (unlikely(vec_x87_may_raise(c)))
+        key |= KEY_X87_UNMASKED;
     return key;
 }
 

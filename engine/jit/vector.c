@@ -8,13 +8,14 @@
  * so after each call of a handler the test comes again, and a handler called
  * out of line is followed by what loads them.
  *
- * Not here: what has a handler of its own in cpu/x86/vec (MXCSR, memory under a
- * mask, gathers), MMX, and everything while MXCSR unmasks an exception, since
- * then the host would raise it: units say in their key which it is.
+ * Not here: what has a handler of its own in cpu/x86/vec (memory under a mask,
+ * gathers), and everything while MXCSR unmasks an exception, since then the host
+ * would raise it: units say in their key which it is.
  */
 #include "engine/jit/vector.h"
 
 #include "cpu/x86/vec/vec.h"
+#include "cpu/x86/vec/vec_runtime.h"
 
 /* Sanitizers' code runs anywhere and uses vector registers. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -23,31 +24,31 @@
 #define KEEPS_VECTORS true
 #endif
 
-enum vector_level { LEVEL_NONE, LEVEL_YMM, LEVEL_ALL };
+#define LEVEL_YMM LIVE_VEC
+#define LEVEL_ALL (LIVE_VEC | LIVE_VEC_ALL)
 
 /* ---- the state of the host ---- */
 
-/* Guest registers are in the host's from here on. */
-static void need_vectors(struct tr *t, enum vector_level level)
+void vector_need(struct tr *t, unsigned live)
 {
     struct emit *e = &t->e;
     struct jit_stub *s;
 
-    if (t->vectors >= level)
+    if ((t->vectors & live) == live)
         return;
     flags_clobber(t);
     emit_rm_imm(e, 0xf6, 0, CPU_RM(vec_live), 1); /* test byte [vec_live], .. */
-    emit8(e, level == LEVEL_ALL ? LIVE_VEC_ALL : LIVE_VEC);
+    emit8(e, live & LIVE_VEC_ALL ? LIVE_VEC_ALL : live);
     s = new_stub(t, STUB_VECTORS, emit_jcc(e, 4));
-    s->size = (uint8_t)level;
+    t->vectors |= (uint8_t)live;
+    s->size = t->vectors;
     s->retry = e->at;
-    t->vectors = (uint8_t)level;
 }
 
-void emit_vectors_call(struct tr *t, unsigned level)
+void emit_vectors_call(struct tr *t, unsigned live)
 {
     emit_rm(&t->e, 0xff, 2, JIT_RM(call_enter_vectors));
-    emit32(&t->e, level == LEVEL_ALL);
+    emit32(&t->e, live);
 }
 
 /* ---- operands ---- */
@@ -61,6 +62,9 @@ static bool find_register(struct vector_form *f, const ZydisDecodedOperand *op)
     case ZYDIS_REGCLASS_YMM:
     case ZYDIS_REGCLASS_ZMM:
     case ZYDIS_REGCLASS_MASK:
+        break;
+    case ZYDIS_REGCLASS_MMX:
+        f->is_mmx = true;
         break;
     case ZYDIS_REGCLASS_GPR32:
     case ZYDIS_REGCLASS_GPR64:
@@ -169,10 +173,6 @@ static bool is_masked(const ZydisDecodedInstruction *z)
 static bool is_special(const ZydisDecodedInstruction *z)
 {
     switch (z->mnemonic) {
-    case ZYDIS_MNEMONIC_LDMXCSR:
-    case ZYDIS_MNEMONIC_STMXCSR:
-    case ZYDIS_MNEMONIC_VLDMXCSR:
-    case ZYDIS_MNEMONIC_VSTMXCSR:
     case ZYDIS_MNEMONIC_VMASKMOVPS:
     case ZYDIS_MNEMONIC_VMASKMOVPD:
     case ZYDIS_MNEMONIC_VPMASKMOVD:
@@ -269,10 +269,31 @@ static bool emit_clear(struct tr *t)
 {
     if (!t->is_64)
         return false;
-    need_vectors(t, LEVEL_YMM);
+    vector_need(t, LEVEL_YMM);
     emit8(&t->e, 0xc5);
     emit8(&t->e, 0xf8 | (unsigned)tr_decode(t)->z.raw.vex.L << 2);
     emit8(&t->e, 0x77);
+    return true;
+}
+
+/* What unmasks an exception, or is not valid, is for the handler. Memory may
+ * change under us: the host loads what was looked at. */
+static bool emit_ldmxcsr(struct tr *t)
+{
+    struct emit *e = &t->e;
+    struct rm rm;
+
+    if (!mem_possible(t))
+        return false;
+    vector_need(t, LEVEL_YMM);
+    flags_clobber(t);
+    rm = mem_operand(t, 4, false);
+    emit_rm(e, 0x8b, T1, rm);
+    emit_store(e, JIT_RM(saved_t1), T1);
+    emit_alu_imm(e, 0, 4, rm_reg(T1), (int32_t)(~t->c->model->mxcsr_mask | MXCSR_MASKS)); /* and */
+    emit_alu_imm(e, 0, 7, rm_reg(T1), MXCSR_MASKS);                                       /* cmp */
+    slow_if(t, 5);
+    emit_rm(e, OP_0F | 0xae, 2, JIT_RM(saved_t1)); /* ldmxcsr */
     return true;
 }
 
@@ -291,10 +312,22 @@ bool emit_vector(struct tr *t)
         return false;
     if (d->z.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || d->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL)
         return emit_clear(t);
-    if (!(i->gate & (GATE_SSE | GATE_AVX | GATE_AVX512)) || !find_form(&f, d) || is_odd_w(d, &f))
+    if (d->z.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || d->z.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR)
+        return emit_ldmxcsr(t);
+    if (!find_form(&f, d) || is_odd_w(d, &f))
+        return false;
+    if (d->z.mnemonic == ZYDIS_MNEMONIC_EMMS)
+        f.is_mmx = true;
+    if (!f.is_mmx && !(i->gate & (GATE_SSE | GATE_AVX | GATE_AVX512)))
+        return false;
+    if (f.is_mmx && (t->key & KEY_X87_UNMASKED))
         return false;
     if (f.mem && (!mem_possible(t) || is_masked(&d->z) || !i->size || i->size > 64))
         return false;
-    need_vectors(t, i->gate & GATE_AVX512 ? LEVEL_ALL : LEVEL_YMM);
+    if (f.is_mmx)
+        vector_need(t, LIVE_X87);
+    /* CVTPS2PI of memory has no XMM register, but needs MXCSR. */
+    if (!f.is_mmx || d->z.meta.isa_ext != ZYDIS_ISA_EXT_MMX)
+        vector_need(t, i->gate & GATE_AVX512 ? LEVEL_ALL : LEVEL_YMM);
     return emit_form(t, &f);
 }

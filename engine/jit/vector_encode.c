@@ -124,6 +124,7 @@ void vector_encode(struct emit *e, const struct x86_decode *d, const struct vect
         legacy(e, d, reg, rm);
         break;
     }
-    emit_modrm(e, reg, rm, 0);
+    if (d->z.attributes & ZYDIS_ATTRIB_HAS_MODRM) /* EMMS has none */
+        emit_modrm(e, reg, rm, 0);
     immediates(e, d, f->is4);
 }

@@ -27,7 +27,9 @@ AFTER_LEAVE = {
     "vcpu_drain_code", "vec_flush", "vec_needs_flush", "vm_lock", "vm_random", "vm_unlock",
 }
 # In vec/, and doing what they must themselves.
-VECTOR_UNIT = {"vec_registers_enter", "vec_registers_store", "vec_reset", "vec_sync"}
+VECTOR_UNIT = {
+    "vec_registers_enter", "vec_registers_store", "vec_reset", "vec_sync", "vec_x87_load",
+}
 # A processor's life, what others' threads and the loader call, and decoding:
 # no guest code is running on the thread, or vec_leave() comes before the call.
 # (jit_forms_*, for --stats, count integers; jit_perf_* are the translator's.)

@@ -78,6 +78,12 @@ bool vec_may_raise(const struct x86_vcpu *c)
     return !mxcsr_is_masked(c->s.x.mxcsr);
 }
 
+bool vec_x87_may_raise(const struct x86_vcpu *c)
+{
+    c->vec->x87_may_raise = !fcw_is_masked(c->s.x.fcw) || (c->s.x.fsw & FSW_ES);
+    return c->vec->x87_may_raise;
+}
+
 void vec_mxcsr_set(struct x86_vcpu *c, uint32_t v)
 {
     bool may_raise = vec_may_raise(c);

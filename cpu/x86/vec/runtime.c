@@ -139,12 +139,22 @@ void vec_x87_summarize(struct x86_vcpu *c)
 {
     struct x86_xsave *x = &c->s.x;
     bool pending = x->fsw & ~x->fcw & FSW_EXCEPTIONS;
+    bool may_raise = c->vec->x87_may_raise;
 
     x->fsw &= ~(FSW_ES | FSW_B);
     if (pending)
         x->fsw |= FSW_ES | FSW_B;
     else
         vec_set_ferr(c, false);
+    /* Translated code was made for the one or the other. */
+    if (vec_x87_may_raise(c) != may_raise)
+        c->engine_ops->end_block(c);
+}
+
+void vec_x87_load(struct x86_vcpu *c)
+{
+    vec_registers_leave(c);
+    vec_x87_enter(c);
 }
 
 void vec_x87_wait(struct x86_vcpu *c)

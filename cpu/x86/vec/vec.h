@@ -64,6 +64,12 @@ static inline void vec_registers_leave(struct x86_vcpu *c)
 
 /* Does MXCSR unmask an exception? */
 bool vec_may_raise(const struct x86_vcpu *c);
+/* Does FCW, or is one pending? Engines hear of it when the last answer is no
+ * longer true. */
+bool vec_x87_may_raise(const struct x86_vcpu *c);
+/* The x87 state is in the host afterwards, and vectors are not. Not while
+ * vec_x87_may_raise. */
+void vec_x87_load(struct x86_vcpu *c);
 
 /* vec_sync without xinuse, and cheaper: before device code runs on this
  * processor's thread, which may use the host's floating-point units. */

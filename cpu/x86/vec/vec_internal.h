@@ -13,13 +13,11 @@
 #include "cpu/x86/vec/vec_runtime.h"
 
 enum x87_bits {
-    FCW_MASKS = 0x3f,
     FCW_WRITABLE = 0x1f3f,
     FCW_ONE = 0x40, /* reads as one */
     FCW_INIT = 0x37f,
     FSW_EXCEPTIONS = 0x3f,
     FSW_ERRORS_BEFORE_STORE = 0x1f, /* all but PE: unmasked, they keep a store back */
-    FSW_ES = 0x80,
     FSW_B = 0x8000,
     FSW_TOP_SHIFT = 11,
     FSW_TOP = 7 << 11,

@@ -18,6 +18,14 @@ static inline bool mxcsr_is_masked(uint32_t mxcsr)
     return (mxcsr & MXCSR_MASKS) == MXCSR_MASKS;
 }
 
+#define FCW_MASKS 0x3f
+#define FSW_ES 0x80
+
+static inline bool fcw_is_masked(uint16_t fcw)
+{
+    return (fcw & FCW_MASKS) == FCW_MASKS;
+}
+
 struct vec_fxsave {
     uint8_t b[512];
 } __attribute__((aligned(64)));
@@ -27,6 +35,7 @@ struct vec_fxsave {
 struct vec_runtime {
     bool has_avx, has_avx512, has_avx512bw; /* the guest has, so the host has */
     bool has_sse;
+    bool x87_may_raise; /* as vec_x87_may_raise said last */
     bool track_x87;    /* FOP and FDP follow every instruction, not only errors */
     bool is_sigfpe_user;
 
