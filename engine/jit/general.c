@@ -197,6 +197,37 @@ static bool emit_high_byte(struct tr *t, const struct form *f, unsigned op)
     return true;
 }
 
+/* AH..BH and memory: by way of AL. */
+static bool emit_high_byte_memory(struct tr *t, const struct form *f, unsigned op)
+{
+    unsigned use = t->t->use[t->k], g = guest_of(f->reg);
+    struct emit *e = &t->e;
+    struct rm rm;
+
+    if (!mem_possible(t))
+        return false;
+    rm = mem_operand(t, 1, writes(f->rm));
+    mem_to_t1(t, &rm);
+    if ((use & FLAGS_READ) || ((use & FLAGS_PASS) && t->t->live[t->k + 1]))
+        flags_to_host(t);
+    if (g == X86_RAX)
+        emit_mov(e, H_RAX, H_R14);
+    emit_rm(e, OP_NO_REX | OP_0F | 0xb6, H_RAX, rm_reg(g + 4)); /* movzx eax, ah */
+    if (tr_insn(t)->flags & INSN_LOCK)
+        op |= OP_LOCK;
+    emit_rm(e, op, H_RAX, rm);
+    if (!writes(f->reg))
+        return true;
+    if (g == X86_RAX) {
+        emit_rm(e, OP_NO_REX | 0x88, H_RAX, rm_reg(4));       /* mov ah, al */
+        emit_rm(e, OP_BYTE_RM | 0x8a, H_RAX, rm_reg(H_R14)); /* mov al, r14b */
+        emit_rm(e, OP_66 | 0x89, H_RAX, rm_reg(H_R14));
+    } else {
+        emit_rm(e, OP_NO_REX | 0x88, H_RAX, rm_reg(g + 4));
+    }
+    return true;
+}
+
 /* Flags and encoding are settled: operands. lock: a memory destination. */
 static bool emit_form(struct tr *t, const struct form *f, unsigned op)
 {
@@ -214,7 +245,7 @@ static bool emit_form(struct tr *t, const struct form *f, unsigned op)
         op |= OP_BYTE_RM;
     if ((f->reg && is_high_byte(f->reg)) || (f->rm && is_high_byte(f->rm))) {
         if (f->rm->type == ZYDIS_OPERAND_TYPE_MEMORY)
-            return false;
+            return emit_high_byte_memory(t, f, op);
         if ((use & FLAGS_READ) || ((use & FLAGS_PASS) && t->t->live[t->k + 1]))
             flags_to_host(t);
         return emit_high_byte(t, f, op);
@@ -460,6 +491,93 @@ static bool emit_cmpxchg(struct tr *t)
     return true;
 }
 
+/* CMPXCHG8B, CMPXCHG16B: all four registers but RAX are themselves. */
+static bool emit_cmpxchg_wide(struct tr *t, unsigned size)
+{
+    struct emit *e = &t->e;
+    struct rm rm;
+
+    if (!mem_possible(t))
+        return false;
+    rm = mem_operand(t, size, true);
+    mem_to_t1(t, &rm);
+    if (size == 16) { /* #GP unless aligned */
+        flags_clobber(t);
+        emit_rm_imm(e, 0xf6 | OP_BYTE_RM, 0, rm_reg(T1), 1);
+        emit8(e, 15);
+        slow_if(t, 5);
+    }
+    if (t->t->live[t->k + 1])
+        flags_to_host(t);
+    emit_mov(e, H_RAX, H_R14);
+    emit_rm(e, (size == 16 ? OP_W : 0) | OP_LOCK | OP_0F | 0xc7, 1, rm);
+    emit_mov(e, H_R14, H_RAX);
+    flags_done(t);
+    return true;
+}
+
+/*
+ * BT and its like with a bit number in a register, which reaches beyond the
+ * operand: the address is that of the word in question, the number is taken
+ * from the register as it is (or, for LOCK, without its upper bits).
+ */
+static bool emit_bit_string(struct tr *t)
+{
+    const struct x86_decode *d = tr_decode(t);
+    const struct x86_insn *i = tr_insn(t);
+    unsigned size = d->op[0].size, bytes = size / 8, g = guest_of(&d->op[1]), h = host_of(g);
+    unsigned shift = size == 64 ? 6 : size == 32 ? 5 : 4;
+    unsigned op = opcode_of(d, d->z.opcode), id = 0x1000u | (unsigned)i->base << 5 | 0x11;
+    bool is_bt = d->z.mnemonic == ZYDIS_MNEMONIC_BT, is_locked = i->flags & INSN_LOCK;
+    struct emit *e = &t->e;
+    struct rm rm;
+
+    if (!t->is_64 || i->ea_shift || !mem_possible(t) || (h == H_NONE && !is_bt && !is_locked))
+        return false;
+    flags_clobber(t);
+    emit_ea(t, T1);
+    if (i->seg >= X86_FS) {
+        id = 0x40u + i->seg;
+        emit_rm(e, OP_W | 0x03, T1,
+                rm_mem(H_RSP, (int32_t)(offsetof(struct x86_vcpu, seg_base) + 8u * i->seg)));
+    }
+    emit_rm(e, OP_W | (size == 64 ? 0x8b : size == 32 ? 0x63 : OP_0F | 0xbf), T0, guest_rm(g));
+    emit_rm_imm(e, OP_W | 0xc1, 7, rm_reg(T0), 1); /* sar */
+    emit8(e, shift);
+    emit_lea(e, T1, rm_mem_index(T1, T0, shift - 3, 0));
+    rm = mem_linear(t, T1, id, bytes, !is_bt);
+    if (is_locked) {
+        mem_to_t1(t, &rm);
+        emit_load(e, T0, guest_rm(g));
+        emit_alu_imm(e, 0, 4, rm_reg(T0), (int32_t)size - 1);
+        emit_store(e, JIT_RM(saved_t1), T0);
+        if (t->t->live[t->k + 1])
+            flags_to_host(t);
+        emit_load(e, T0, JIT_RM(saved_t1));
+        emit_rm(e, op | OP_LOCK, T0, rm);
+        flags_done(t);
+        return true;
+    }
+    if (is_bt)
+        emit_rm(e, (size == 64 ? OP_W : size == 16 ? OP_66 : 0) | 0x8b, T1, rm);
+    else
+        mem_to_t1(t, &rm);
+    if (t->t->live[t->k + 1])
+        flags_to_host(t);
+    if (is_bt) {
+        if (h == H_NONE)
+            emit_load(e, T0, guest_rm(g));
+        emit_rm(e, op, h == H_NONE ? T0 : h, rm_reg(T1));
+    } else {
+        unsigned word = size == 64 ? OP_W : size == 16 ? OP_66 : 0;
+        emit_rm(e, word | 0x8b, T0, rm);
+        emit_rm(e, op, h, rm_reg(T0));
+        emit_rm(e, word | 0x89, T0, rm);
+    }
+    flags_done(t);
+    return true;
+}
+
 /* XCHG: with memory always locked. */
 static bool emit_xchg(struct tr *t)
 {
@@ -673,7 +791,7 @@ bool emit_general(struct tr *t)
         /* A bit number in a register reaches beyond a memory operand. */
         if (d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
             d->op[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
-            return false;
+            return emit_bit_string(t);
         if (d->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
             d->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
             host_of(guest_of(&d->op[0])) == H_NONE)
@@ -704,6 +822,10 @@ bool emit_general(struct tr *t)
         return emit_xadd(t);
     case ZYDIS_MNEMONIC_CMPXCHG:
         return emit_cmpxchg(t);
+    case ZYDIS_MNEMONIC_CMPXCHG8B:
+        return emit_cmpxchg_wide(t, 8);
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
+        return emit_cmpxchg_wide(t, 16);
     case ZYDIS_MNEMONIC_CLC:
     case ZYDIS_MNEMONIC_STC:
     case ZYDIS_MNEMONIC_CMC:

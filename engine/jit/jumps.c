@@ -78,6 +78,9 @@ void jit_jumps_use(struct x86_vcpu *c, uint32_t key)
     for (unsigned n = 0; class == TLB_USER && n < TLB_PCID_SLOTS; n++)
         j->slot_salt[n] = fresh(j, class);
     jit_jumps_forget(c, class);
+    /* STAC and CLAC lead from one to the other without asking. */
+    if (class != TLB_USER)
+        jit_jumps_use(c, key ^ (TLB_SUPERVISOR ^ TLB_SUPERVISOR_AC) << KEY_CLASS_SHIFT);
 }
 
 void jit_jumps_add(struct x86_vcpu *c, uint64_t rip, const struct jit_unit *u, bool is_global)

@@ -289,6 +289,15 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
     return check(t, base, disp, size, is_write, slot_for(t, id));
 }
 
+struct rm mem_linear(struct tr *t, unsigned base, unsigned id, unsigned size, bool is_write)
+{
+    flags_clobber(t);
+    t->j->stats.accesses++;
+    if (jit_is_noted(t->j->tlb_sites, jit_guest_code(t->u, tr_insn(t))))
+        return check_tlb(t, base, 0, size, is_write, slot_for(t, id));
+    return check(t, base, 0, size, is_write, slot_for(t, id));
+}
+
 struct rm mem_stack(struct tr *t, int32_t disp, unsigned size, bool is_write)
 {
     if (t->is_64)

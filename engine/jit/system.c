@@ -27,7 +27,9 @@ bool system_may_leave(const struct x86_decode *d)
     case ZYDIS_MNEMONIC_RDGSBASE:
     case ZYDIS_MNEMONIC_WRFSBASE:
     case ZYDIS_MNEMONIC_WRGSBASE:
-        return true;
+    case ZYDIS_MNEMONIC_RDPKRU:
+    case ZYDIS_MNEMONIC_MOV: /* of control registers */
+        return d->z.mnemonic != ZYDIS_MNEMONIC_MOV || d->z.opcode_map == ZYDIS_OPCODE_MAP_0F;
     default:
         return false;
     }
@@ -295,13 +297,32 @@ static struct rm selector_rm(unsigned seg)
                                    offsetof(struct x86_seg, selector)));
 }
 
-static bool emit_mov_from_seg(struct tr *t)
+/* MOV r, CR0..CR4 */
+static bool emit_mov_from_cr(struct tr *t)
+{
+    static const uint16_t at[] = {
+        [0] = offsetof(struct x86_vcpu, s.cr0), [2] = offsetof(struct x86_vcpu, s.cr2),
+        [3] = offsetof(struct x86_vcpu, s.cr3), [4] = offsetof(struct x86_vcpu, s.cr4),
+    };
+    unsigned n = tr_insn(t)->aux, g = tr_insn(t)->r0 / 8;
+
+    if (n >= ARRAY_SIZE(at) || !t->is_64 || !only_cpl0(t))
+        return false;
+    emit_load(&t->e, T0, rm_mem(H_RSP, at[n]));
+    emit_store(&t->e, guest_rm(g), T0);
+    return true;
+}
+
+/* MOV r/m, Sreg */
+static bool emit_mov_from(struct tr *t)
 {
     const struct x86_decode *d = tr_decode(t);
     const ZydisDecodedOperand *o = &d->op[0];
     unsigned seg = tr_insn(t)->aux, g, h;
     struct emit *e = &t->e;
 
+    if (d->z.opcode_map == ZYDIS_OPCODE_MAP_0F && d->z.opcode == 0x20)
+        return emit_mov_from_cr(t);
     if (d->z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || d->z.opcode != 0x8c)
         return false;
     if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
@@ -376,6 +397,20 @@ static bool emit_segment_base(struct tr *t)
     return true;
 }
 
+static bool emit_rdpkru(struct tr *t)
+{
+    struct emit *e = &t->e;
+
+    flags_clobber(t);
+    test32(e, CPU_RM(s.cr4), CR4_PKE);
+    slow_if(t, CC_E);
+    emit_alu_imm(e, 0, 7, rm_reg(H_RCX), 0);
+    slow_if(t, CC_NE);
+    emit_rm(e, 0x8b, H_R14, CPU_RM(s.x.pkru));
+    emit_rm(e, 0x33, H_RDX, rm_reg(H_RDX)); /* xor edx, edx */
+    return true;
+}
+
 /* ---- PAUSE, fences: the host's own ---- */
 
 static bool emit_itself(struct tr *t, unsigned a, unsigned b, unsigned c)
@@ -415,7 +450,9 @@ bool emit_system(struct tr *t)
     case ZYDIS_MNEMONIC_RDTSCP:
         return emit_rdtsc(t);
     case ZYDIS_MNEMONIC_MOV:
-        return emit_mov_from_seg(t);
+        return emit_mov_from(t);
+    case ZYDIS_MNEMONIC_RDPKRU:
+        return emit_rdpkru(t);
     case ZYDIS_MNEMONIC_SWAPGS:
         return emit_swapgs(t);
     case ZYDIS_MNEMONIC_RDFSBASE:

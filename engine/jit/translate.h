@@ -165,6 +165,9 @@ void emit_flags_load(struct emit *e);
 struct rm mem_operand(struct tr *t, unsigned size, bool is_write);
 /* The same for [guest RSP + disp]. */
 struct rm mem_stack(struct tr *t, int32_t disp, unsigned size, bool is_write);
+/* [base], a host register that holds a linear address: T1, or a guest's. id tells
+ * addresses apart that go different ways: of guest register n, n + 1. */
+struct rm mem_linear(struct tr *t, unsigned base, unsigned id, unsigned size, bool is_write);
 /* [guest RBP], to be read. */
 struct rm mem_frame(struct tr *t, unsigned size);
 /* Can mem_operand do it? */
