@@ -469,6 +469,6 @@ bool emit_system(struct tr *t)
     case ZYDIS_MNEMONIC_SFENCE:
         return emit_itself(t, 0x0f, 0xae, 0xf8);
     default:
-        return false;
+        return emit_string(t);
     }
 }

@@ -209,6 +209,7 @@ void emit_vectors_call(struct tr *t, unsigned live);
 bool emit_branch(struct tr *t);
 bool emit_system(struct tr *t);
 bool emit_divide(struct tr *t);
+bool emit_string(struct tr *t);
 /* What is emitted of it may call for the handler, and so leave the unit, though
  * it has no memory operand. */
 bool system_may_leave(const struct x86_decode *d);
