@@ -203,7 +203,7 @@ bool group_begin(struct tr *t, unsigned guest, int32_t disp, unsigned size, bool
                  bool is_implicit, struct group *g)
 {
     *g = (struct group){.lo = disp, .hi = disp + (int32_t)size, .is_write = is_write};
-    if (!t->is_64 || jit_is_noted(t->j->single_sites, jit_guest_code(t->u, tr_insn(t))))
+    if (!t->is_64 || t->is_alone || jit_is_noted(t->j->single_sites, jit_guest_code(t->u, tr_insn(t))))
         return false;
     return plan(t, guest, g, is_implicit) > 1;
 }

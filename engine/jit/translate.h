@@ -99,6 +99,7 @@ struct tr {
     unsigned links;
     struct group group[X86_RIP + 1]; /* by base register */
     bool is_64, is_flat, is_counting;
+    bool is_alone; /* the access in hand may not happen: no group begins with it */
     bool failed; /* too many stubs */
 };
 

@@ -8,9 +8,9 @@
  * so after each call of a handler the test comes again, and a handler called
  * out of line is followed by what loads them.
  *
- * Not here: what has a handler of its own in cpu/x86/vec (memory under a mask,
- * gathers), and everything while MXCSR unmasks an exception, since then the host
- * would raise it: units say in their key which it is.
+ * Not here: gathers and scatters, and everything while MXCSR unmasks an
+ * exception, since then the host would raise it: units say in their key which it
+ * is.
  */
 #include "engine/jit/vector.h"
 
@@ -169,16 +169,14 @@ static bool is_masked(const ZydisDecodedInstruction *z)
     return z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && z->raw.evex.aaa;
 }
 
-/* What has a handler of its own, for reasons. */
-static bool is_special(const ZydisDecodedInstruction *z)
+/* VMASKMOVPS and its like: the mask is the sign bits of a vector. */
+static bool is_maskmov(ZydisMnemonic m)
 {
-    switch (z->mnemonic) {
+    switch (m) {
     case ZYDIS_MNEMONIC_VMASKMOVPS:
     case ZYDIS_MNEMONIC_VMASKMOVPD:
     case ZYDIS_MNEMONIC_VPMASKMOVD:
     case ZYDIS_MNEMONIC_VPMASKMOVQ:
-    case ZYDIS_MNEMONIC_RDPKRU:
-    case ZYDIS_MNEMONIC_WRPKRU:
         return true;
     default:
         return false;
@@ -228,19 +226,60 @@ static void leave_gpr(struct tr *t, const ZydisDecodedOperand *o, unsigned host)
         emit_store(&t->e, guest_rm(guest_of(o)), host);
 }
 
+/*
+ * Memory under a mask. The host may do it if all of the operand could be
+ * accessed, except that an empty mask touches nothing, not even page tables.
+ */
+static void check_mask(struct tr *t, const struct vector_form *f)
+{
+    const struct x86_decode *d = tr_decode(t);
+    struct emit *e = &t->e;
+
+    flags_clobber(t);
+    if (is_maskmov(d->z.mnemonic)) { /* VMOVMSKPS eax, vvvv or VMOVMSKPD */
+        bool is_wide = d->z.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
+                       d->z.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ;
+        emit8(e, 0xc4);
+        emit8(e, f->vvvv < 8 ? 0xe1 : 0xc1);
+        emit8(e, 0x78 | (unsigned)d->z.raw.vex.L << 2 | is_wide);
+        emit8(e, 0x50);
+        emit8(e, 0xc0 | (f->vvvv & 7));
+        emit_rm(e, 0x85, T0, rm_reg(T0));
+    } else { /* KMOVW, KMOVD or KMOVQ: the mask's own width, all elements or one */
+        unsigned lanes = d->z.avx.broadcast.mode ? 16 : f->mem->element_count;
+        emit8(e, 0xc4);
+        emit8(e, 0xe1);
+        emit8(e, lanes > 32 ? 0xfb : lanes > 16 ? 0x7b : 0x78);
+        emit8(e, 0x93);
+        emit8(e, 0xc0 | d->z.raw.evex.aaa);
+        if (lanes > 32) {
+            emit_rm(e, OP_W | 0x85, T0, rm_reg(T0));
+        } else {
+            emit_rm_imm(e, 0xf7, 0, rm_reg(T0), 4);
+            emit32(e, (uint32_t)BITS(lanes - 1, 0));
+        }
+    }
+    slow_if(t, 4);
+}
+
 static bool emit_form(struct tr *t, const struct vector_form *f)
 {
     const struct x86_decode *d = tr_decode(t);
     const struct x86_insn *i = tr_insn(t);
     unsigned use = t->t->use[t->k], reg = f->reg;
     bool needs_flags = (use & FLAGS_READ) || ((use & FLAGS_PASS) && t->t->live[t->k + 1]);
+    bool is_under_mask = f->mem && (is_masked(&d->z) || is_maskmov(d->z.mnemonic));
     struct emit *e = &t->e;
     struct rm rm = rm_reg(f->rm);
 
     if (f->mem) {
+        if (is_under_mask)
+            check_mask(t, f);
         if (i->aux2)
             flags_clobber(t);
+        t->is_alone = is_under_mask;
         rm = mem_operand(t, i->size, writes(f->mem));
+        t->is_alone = false;
         if (i->aux2)
             check_aligned(t, &rm, i->aux2);
         if ((needs_flags || f->string_compare) && rm.is_mem && (rm.index != H_NONE || rm.base == T0))
@@ -308,7 +347,7 @@ bool emit_vector(struct tr *t)
         return false;
     if (binder == bind_x87)
         return emit_x87(t);
-    if (binder != bind_vector || (t->key & KEY_UNMASKED) || is_special(&d->z))
+    if (binder != bind_vector || (t->key & KEY_UNMASKED))
         return false;
     if (d->z.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || d->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL)
         return emit_clear(t);
@@ -322,7 +361,7 @@ bool emit_vector(struct tr *t)
         return false;
     if (f.is_mmx && (t->key & KEY_X87_UNMASKED))
         return false;
-    if (f.mem && (!mem_possible(t) || is_masked(&d->z) || !i->size || i->size > 64))
+    if (f.mem && (!mem_possible(t) || !i->size || i->size > 64 || !f.mem->element_count))
         return false;
     if (f.is_mmx)
         vector_need(t, LIVE_X87);
