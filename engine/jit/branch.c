@@ -150,7 +150,7 @@ static bool emit_jcc_insn(struct tr *t)
 }
 
 /* T0 = index into the jump cache for the RIP in T1, times two. */
-static void emit_index(struct tr *t)
+void emit_index(struct tr *t)
 {
     unsigned class = t->class;
     struct emit *e = &t->e;
@@ -163,7 +163,7 @@ static void emit_index(struct tr *t)
 
 /* To the RIP in T1, if the jump cache knows it; else the handler. T0 holds
  * the index afterwards. */
-static void emit_lookup(struct tr *t)
+void emit_lookup(struct tr *t)
 {
     unsigned class = t->class;
     int32_t table = (int32_t)(JIT_AREA + offsetof(struct jit, jumps) +
@@ -178,7 +178,7 @@ static void emit_lookup(struct tr *t)
     slow_if(t, 5);
 }
 
-static void emit_go(struct tr *t)
+void emit_go(struct tr *t)
 {
     unsigned class = t->class;
     int32_t table = (int32_t)(JIT_AREA + offsetof(struct jit, jumps) +
@@ -295,6 +295,6 @@ bool emit_branch(struct tr *t)
     case ZYDIS_MNEMONIC_CALL:
         return emit_jmp_call(t);
     default:
-        return false;
+        return emit_ring(t);
     }
 }

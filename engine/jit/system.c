@@ -73,8 +73,7 @@ static bool only_cpl0(struct tr *t)
 _Static_assert(offsetof(struct x86_vcpu, irq_held) == offsetof(struct x86_vcpu, recheck) + 1,
                "looked at together");
 
-/* An interrupt may be waiting for IF: the handler. */
-static void only_without_interrupts(struct tr *t)
+void only_without_interrupts(struct tr *t)
 {
     struct emit *e = &t->e;
 

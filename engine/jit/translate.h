@@ -211,6 +211,15 @@ bool emit_branch(struct tr *t);
 bool emit_system(struct tr *t);
 bool emit_divide(struct tr *t);
 bool emit_string(struct tr *t);
+bool emit_ring(struct tr *t);
+/* branch.c. To the RIP in T1, if the jump cache knows it and nothing waits, else
+ * to the handler: T0 is the index afterwards; emit_index makes it again. Then
+ * there. */
+void emit_index(struct tr *t);
+void emit_lookup(struct tr *t);
+void emit_go(struct tr *t);
+/* system.c. An interrupt may be waiting for IF: the handler. */
+void only_without_interrupts(struct tr *t);
 /* What is emitted of it may call for the handler, and so leave the unit, though
  * it has no memory operand. */
 bool system_may_leave(const struct x86_decode *d);
