@@ -137,6 +137,8 @@ static bool emit_jcc_insn(struct tr *t)
         struct jit_link *l = new_link(t, target, t->k + 1, link_flags(t));
         l->jump = emit_jcc(e, condition);
         link_stubs(t, l);
+        if (t->cache_k == t->k)
+            t1_keep(t, t->cache);
         return true;
     }
     {

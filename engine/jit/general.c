@@ -228,7 +228,89 @@ static bool emit_high_byte_memory(struct tr *t, const struct form *f, unsigned o
     return true;
 }
 
-/* Flags and encoding are settled: operands. lock: a memory destination. */
+/* Must a register be loaded that is written? BSF of zero and the like keep what
+ * was there. */
+static bool reads_before(const struct x86_decode *d, const ZydisDecodedOperand *o)
+{
+    return reads(o) || d->z.mnemonic == ZYDIS_MNEMONIC_BSF || d->z.mnemonic == ZYDIS_MNEMONIC_BSR;
+}
+
+/* Does the next instruction name the register? */
+static bool is_next(const struct tr *t, unsigned guest)
+{
+    const struct x86_decode *d;
+
+    if (t->k + 1 >= t->u->count)
+        return false;
+    d = &t->t->d[t->k + 1];
+    for (unsigned n = 0; n < d->z.operand_count_visible; n++) {
+        if (is_gpr_operand(&d->op[n]) && guest_of(&d->op[n]) == guest)
+            return true;
+    }
+    return t->u->insn[t->k + 1].base == guest;
+}
+
+/*
+ * Register operands only. One without a host register is worked on in T1, which
+ * keeps its value for the next instruction, and stored at once; narrow writes,
+ * and reads that come alone, take it where it is.
+ */
+static bool emit_registers(struct tr *t, const struct form *f, unsigned op)
+{
+    const struct x86_decode *d = tr_decode(t);
+    unsigned rm_guest = guest_of(f->rm), reg_guest = f->reg ? guest_of(f->reg) : X86_ZERO;
+    unsigned held = t->cache_k == t->k ? t->cache : X86_ZERO;
+    unsigned reg = f->reg ? host_of(reg_guest) : f->digit;
+    struct rm rm = guest_rm(rm_guest);
+    bool rm_back = false, reg_back = false;
+    struct emit *e = &t->e;
+
+    if (rm.is_mem && writes(f->rm)) {
+        if (f->rm->size >= 32 &&
+            (f->rm->size == 32 || reads(f->rm) || is_next(t, rm_guest))) {
+            if ((reads_before(d, f->rm) || (f->reg && reg_guest == rm_guest)) &&
+                held != rm_guest)
+                emit_load(e, T1, rm);
+            rm = rm_reg(T1);
+            rm_back = true;
+            held = rm_guest;
+        } else if (held == rm_guest) {
+            held = X86_ZERO;
+        }
+    } else if (rm.is_mem && held == rm_guest) {
+        rm = rm_reg(T1);
+    }
+    if (f->reg && reg == H_NONE) {
+        bool load = reads_before(d, f->reg);
+        if (held == reg_guest) {
+            reg = T1;
+            load = false;
+        } else if (rm_back || (!rm.is_mem && rm.base == T1) || held != X86_ZERO) {
+            reg = T0;
+        } else {
+            reg = T1;
+            held = reg_guest;
+        }
+        if (writes(f->reg) && reg == T0 && held == reg_guest)
+            held = X86_ZERO;
+        if (load)
+            emit_load(e, reg, guest_rm(reg_guest));
+        reg_back = writes(f->reg);
+    }
+    emit_rm_imm(e, op, reg, rm, f->imm_bytes);
+    emit_immediate(e, d, f->imm_bytes);
+    if (reg_back)
+        emit_store(e, guest_rm(reg_guest), reg);
+    if (rm_back)
+        emit_store(e, guest_rm(rm_guest), T1);
+    if (rm.is_mem && writes(f->rm) && held == rm_guest)
+        held = X86_ZERO; /* changed in its home */
+    if (held != X86_ZERO)
+        t1_keep(t, held);
+    return true;
+}
+
+/* Flags and encoding are settled: operands. */
 static bool emit_form(struct tr *t, const struct form *f, unsigned op)
 {
     const struct x86_decode *d = tr_decode(t);
@@ -236,8 +318,7 @@ static bool emit_form(struct tr *t, const struct form *f, unsigned op)
     struct emit *e = &t->e;
     unsigned reg = f->digit, use = t->t->use[t->k];
     struct rm rm;
-    bool reg_back = false, rm_back = false;
-    unsigned rm_guest = X86_ZERO;
+    bool reg_back = false;
 
     if (f->is_byte_reg)
         op |= OP_BYTE_REG;
@@ -265,33 +346,29 @@ static bool emit_form(struct tr *t, const struct form *f, unsigned op)
     } else {
         if ((use & FLAGS_READ) || ((use & FLAGS_PASS) && t->t->live[t->k + 1]))
             flags_to_host(t);
-        rm_guest = guest_of(f->rm);
-        rm = guest_rm(rm_guest);
-        if (rm.is_mem && writes(f->rm) && f->rm->size == 32) {
-            if (reads(f->rm))
-                emit_load(e, T1, rm);
-            rm = rm_reg(T1);
-            rm_back = true;
-        }
+        return emit_registers(t, f, op);
     }
     if (f->reg) {
         unsigned g = guest_of(f->reg);
         reg = host_of(g);
         if (reg == H_NONE) {
-            reg = f->rm->type == ZYDIS_OPERAND_TYPE_MEMORY ? mem_spare(t, &rm) : T0;
-            /* BSF of zero and the like keep what was there. */
-            if (reads(f->reg) || d->z.mnemonic == ZYDIS_MNEMONIC_BSF ||
-                d->z.mnemonic == ZYDIS_MNEMONIC_BSR)
+            reg = mem_spare(t, &rm);
+            if (reads_before(d, f->reg))
                 emit_load(e, reg, guest_rm(g));
             reg_back = writes(f->reg);
         }
     }
     emit_rm_imm(e, op, reg, rm, f->imm_bytes);
     emit_immediate(e, d, f->imm_bytes);
-    if (reg_back)
+    if (reg_back) {
         emit_store(e, guest_rm(guest_of(f->reg)), reg);
-    if (rm_back)
-        emit_store(e, guest_rm(rm_guest), T1);
+        if (reg == T1)
+            t1_keep(t, guest_of(f->reg));
+    } else if (rm.base == T1 && rm.index == T0 && i->index == X86_ZERO &&
+               i->base > X86_RDI && host_of(i->base) == H_NONE && i->base < X86_ZERO &&
+               i->seg < X86_FS && i->ea_shift == 0) {
+        t1_keep(t, i->base);
+    }
     return true;
 }
 
@@ -343,7 +420,7 @@ static bool emit_mov_insn(struct tr *t)
             emit_rm_imm(e, 0xc7 | OP_66, 0, guest_rm(g), 2);
             emit16(e, (unsigned)v);
         } else {
-            unsigned r = h == H_NONE ? T0 : h;
+            unsigned r = h == H_NONE ? T1 : h;
             if (size == 32)
                 v = (uint32_t)v;
             if (v <= UINT32_MAX) {
@@ -356,8 +433,10 @@ static bool emit_mov_insn(struct tr *t)
                 emit8(e, 0xb8 | (r & 7));
                 emit64(e, v);
             }
-            if (h == H_NONE)
-                emit_store(e, guest_rm(g), T0);
+            if (h == H_NONE) {
+                emit_store(e, guest_rm(g), T1);
+                t1_keep(t, g);
+            }
         }
         return true;
     }
@@ -398,12 +477,15 @@ static bool emit_lea_insn(struct tr *t)
     emit_ea(t, T1);
     if (size == 64) {
         emit_store(e, guest_rm(g), T1);
+        if (h == H_NONE)
+            t1_keep(t, g);
     } else if (size == 32) {
         if (h != H_NONE) {
             emit_rm(e, 0x8b, h, rm_reg(T1));
         } else {
             emit_rm(e, 0x8b, T1, rm_reg(T1));
             emit_store(e, guest_rm(g), T1);
+            t1_keep(t, g);
         }
     } else {
         emit_rm(e, OP_66 | 0x89, T1, guest_rm(g));

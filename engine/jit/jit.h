@@ -51,7 +51,7 @@ struct jit_l0 {
  * the TLB itself from then on. */
 #define JIT_MISS_COUNTERS 1024
 #define JIT_MISS_WINDOW 8192
-#define JIT_MISS_MANY 64
+#define JIT_MISS_MANY 250
 
 /* Where an indirect jump to rip leads. */
 struct jit_jump {

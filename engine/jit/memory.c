@@ -253,7 +253,8 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
         base = host_of(i->base);
         if (base == H_NONE) {
             base = T1;
-            emit_load(e, T1, guest_rm(i->base));
+            if (!t1_holds(t, i->base))
+                emit_load(e, T1, guest_rm(i->base));
         }
         if (!uses_tlb)
             return check_shared(t, i->base, base, disp, size, is_write, false, slot_for(t, id));

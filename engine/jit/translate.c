@@ -155,6 +155,8 @@ static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
         emit_vectors_call(t, t->t->vectors_after[k]);
     if (t->t->flags_after[k] & FLAGS_IN_HOST)
         emit_flags_load(e);
+    if (t->t->t1_after[k] != X86_ZERO)
+        emit_load(e, T1, guest_rm(t->t->t1_after[k]));
     back = emit_jmp(e);
     emit_patch(e, back, t->t->after[k]);
 }
@@ -291,6 +293,8 @@ static bool emit_unit(struct tr *t)
     e->limit = e->at + UNIT_MAX_CODE;
     t->stubs = 0;
     t->links = 1; /* 0 is its own */
+    t->cache = X86_ZERO;
+    t->cache_k = 0;
     t->vectors = 0;
     t->class = t->key >> KEY_CLASS_SHIFT & 3;
     memset(t->t->slot_key, 0, sizeof t->t->slot_key);
@@ -343,6 +347,7 @@ static bool emit_unit(struct tr *t)
         ended |= is_last && !is_jcc(&t->t->d[k].z);
         t->t->after[k] = e->at;
         t->t->flags_after[k] = t->flags;
+        t->t->t1_after[k] = t->cache_k == k + 1 ? t->cache : X86_ZERO;
         t->t->vectors_after[k] = t->vectors;
     }
     if (!ended)

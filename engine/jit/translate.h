@@ -69,6 +69,7 @@ struct jit_translation {
     bool live[UNIT_MAX_INSNS + 1];       /* flags before it may be looked at */
     uint32_t after[UNIT_MAX_INSNS];      /* code offset behind it */
     uint8_t flags_after[UNIT_MAX_INSNS]; /* enum flags_at */
+    uint8_t t1_after[UNIT_MAX_INSNS];    /* guest register in T1, or X86_ZERO */
     uint8_t vectors_after[UNIT_MAX_INSNS];
     uint16_t slot_key[JIT_L0_SLOTS];
     bool is_slow[UNIT_MAX_INSNS]; /* known to call its handler */
@@ -98,6 +99,9 @@ struct tr {
     unsigned stubs;
     unsigned links;
     struct group group[X86_RIP + 1]; /* by base register */
+    /* The guest register whose value T1 has before instruction cache_k, or
+     * X86_ZERO; its home has it, too. */
+    uint8_t cache, cache_k;
     bool is_64, is_flat, is_counting;
     bool is_alone; /* the access in hand may not happen: no group begins with it */
     bool failed; /* too many stubs */
@@ -111,6 +115,18 @@ static inline const struct x86_insn *tr_insn(const struct tr *t)
 static inline const struct x86_decode *tr_decode(const struct tr *t)
 {
     return &t->t->d[t->k];
+}
+
+static inline bool t1_holds(const struct tr *t, unsigned guest)
+{
+    return t->cache_k == t->k && t->cache == guest;
+}
+
+/* The instruction in hand leaves guest's value in T1. */
+static inline void t1_keep(struct tr *t, unsigned guest)
+{
+    t->cache = (uint8_t)guest;
+    t->cache_k = (uint8_t)(t->k + 1);
 }
 
 /* ---- state operands ---- */
