@@ -335,7 +335,9 @@ static bool emit_form(struct tr *t, const struct form *f, unsigned op)
         bool is_write = writes(f->rm);
         if (!mem_possible(t))
             return false;
+        t->trusts_t1 = true;
         rm = mem_operand(t, f->rm->size / 8, is_write);
+        t->trusts_t1 = false;
         if (i->flags & INSN_LOCK)
             op |= OP_LOCK;
         if ((use & FLAGS_READ) || ((use & FLAGS_PASS) && t->t->live[t->k + 1])) {

@@ -253,7 +253,7 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
         base = host_of(i->base);
         if (base == H_NONE) {
             base = T1;
-            if (!t1_holds(t, i->base))
+            if (!t->trusts_t1 || !t1_holds(t, i->base))
                 emit_load(e, T1, guest_rm(i->base));
         }
         if (!uses_tlb)

@@ -102,6 +102,7 @@ struct tr {
     /* The guest register whose value T1 has before instruction cache_k, or
      * X86_ZERO; its home has it, too. */
     uint8_t cache, cache_k;
+    bool trusts_t1; /* nothing of the instruction in hand has used T1 yet */
     bool is_64, is_flat, is_counting;
     bool is_alone; /* the access in hand may not happen: no group begins with it */
     bool failed; /* too many stubs */
