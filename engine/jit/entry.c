@@ -74,6 +74,18 @@ __attribute__((naked)) void jit_leave(void)
 }
 
 /*
+ * Where the jump caches' empty entries lead: to JIT_NO_RIP, by the interpreter.
+ * The jump is complete but for the low bits of RIP.
+ */
+__attribute__((naked)) void jit_no_jump(void)
+{
+    __asm__ volatile(STORE_REGS("0") "movq %[rip], %c[home](%%rsp)\n\t"
+                     "jmp jit_leave"
+                     :
+                     : [rip] "i"((int32_t)JIT_NO_RIP), [home] REG(RIP));
+}
+
+/*
  * Called with a 32-bit argument behind the call. The C function's answer is 0:
  * go on behind the argument; else an address to go on at.
  */
@@ -212,7 +224,7 @@ __attribute__((naked)) void jit_miss(void)
         "pop %%rbx\n\t"
         "pop %%rcx\n\t"
         "pop %%rdx\n\t"
-        "addq $13, (%%rsp)\n\t"
+        "addq %[to_slow], (%%rsp)\n\t"
         "ret\n"
         "3:\n\t"
         "push %%rdi\n\t"
@@ -238,5 +250,5 @@ __attribute__((naked)) void jit_miss(void)
           [none] JIT(l0_none), [host_rsp] JIT(host_rsp), [refill] JIT(refill),
           [misses] JIT(misses), [left] JIT(misses_left), [many_fn] JIT(many),
           [many] "i"(JIT_MISS_MANY), [counters] "i"(JIT_MISS_COUNTERS - 1),
-          [class_shift] "i"(JIT_L0_CLASS_SHIFT), [l0_misses] JIT(stats.l0_misses));
+          [class_shift] "i"(JIT_L0_CLASS_SHIFT), [to_slow] "i"(JIT_MISS_TO_SLOW), [l0_misses] JIT(stats.l0_misses));
 }

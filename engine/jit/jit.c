@@ -396,6 +396,9 @@ static void jit_destroy(struct x86_vcpu *c)
     if (j->arena)
         host_pages_free(j->arena, j->arena_bytes);
     exec_memory_destroy(&j->code);
+    if (j->catches_faults)
+        jit_faults_release();
+    j->catches_faults = false;
     free(j->translation);
     jit_forms_destroy(j);
     jit_perf_close(j);
@@ -427,6 +430,10 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
     r = exec_memory_create(&j->code, code_bytes(c), err);
     if (r < 0)
         goto fail;
+    r = jit_faults_acquire(err);
+    if (r < 0)
+        goto fail;
+    j->catches_faults = true;
     j->arena_bytes = 2 * j->code.bytes; /* measured: 1.5 */
     j->arena = host_pages_alloc(j->arena_bytes, false);
     j->translation = malloc(jit_translation_bytes());
@@ -474,7 +481,7 @@ const struct x86_engine_ops jit_engine = {
     .above_bytes = sizeof(struct jit),
     .create = jit_create,
     .destroy = jit_destroy,
-    .run = interp_run,
+    .run = jit_run,
     .code_written = jit_code_written,
     .end_block = jit_end_block,
     .tlb_dropped = jit_tlb_dropped,

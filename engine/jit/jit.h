@@ -44,7 +44,7 @@ struct jit_l0 {
     uint64_t unused;
 };
 /* Hit by addresses only that are far from canonical, and they stay so when any
- * addend is added: the host's processor refuses them. */
+ * addend is added: the host's processor refuses them, and fault.c sees to it. */
 #define JIT_L0_NONE 0x4000000000000000ull
 
 /* A place in the code that has so many of the last so many L0 misses looks into
@@ -56,9 +56,11 @@ struct jit_l0 {
 /* Where an indirect jump to rip leads. */
 struct jit_jump {
     uint64_t rip;  /* odd bits and all; JIT_NO_RIP: empty */
-    uint64_t host; /* entry of a unit: executable address */
+    uint64_t host; /* entry of a unit: executable address; empty: jit_no_jump */
 };
-#define JIT_NO_RIP 0x8000000000000001ull /* not canonical */
+/* The last byte of all. A guest may jump there, and finds empty entries; so it
+ * has to be a RIP that a jump may be completed to: jit_no_jump leaves for it. */
+#define JIT_NO_RIP UINT64_MAX
 
 /* What else decides the meaning of bytes, beyond enum x86_mode. */
 enum jit_key {
@@ -170,6 +172,7 @@ struct jit {
 
     /* ---- C only ---- */
     bool leaving;           /* after the current instruction */
+    bool catches_faults;    /* jit_faults_acquire */
     struct x86_insn pair[2];
     struct x86_block slow_block; /* c->block meanwhile */
     uint32_t jumps_key[TLB_CLASSES];
@@ -288,10 +291,21 @@ size_t jit_translation_bytes(void);
 void jit_enter(struct x86_vcpu *c, const void *entry);
 void jit_leave(void);
 void jit_miss(void);
+/* From the return address of a call of jit_miss to the slow way. */
+#define JIT_MISS_TO_SLOW 13
+void jit_no_jump(void);
 void jit_call_slow(void);
 void jit_call_slow_vector(void);
 void jit_call_link(void);
 void jit_call_enter_vectors(void);
+
+/* ---- fault.c: the host's faults ---- */
+
+/* A user more or less of the process's handlers. */
+int jit_faults_acquire(struct error *err);
+void jit_faults_release(void);
+/* interp_run, with this thread's faults caught. */
+enum vcpu_exit jit_run(struct x86_vcpu *c, uint64_t budget);
 
 /* ---- jit.c ---- */
 

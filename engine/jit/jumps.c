@@ -15,10 +15,15 @@ static struct jit_jump *slot(struct jit *j, unsigned class, uint64_t rip, uint32
     return &j->jumps[class][(rip ^ salt) >> 1 & (JIT_JUMPS - 1)];
 }
 
+static void make_empty(struct jit_jump *at)
+{
+    *at = (struct jit_jump){.rip = JIT_NO_RIP, .host = (uint64_t)(uintptr_t)jit_no_jump};
+}
+
 static void empty(struct jit *j, unsigned class)
 {
     for (unsigned n = 0; n < JIT_JUMPS; n++)
-        j->jumps[class][n].rip = JIT_NO_RIP;
+        make_empty(&j->jumps[class][n]);
     j->stats.jumps_drops++;
 }
 
@@ -105,7 +110,7 @@ static void remove_entry(struct jit *j, unsigned class, const struct jit_unit *u
     for (uint64_t page = 0; page < 8; page++) {
         struct jit_jump *at = slot(j, class, offset | page << 12, salt);
         if (at->host == entry)
-            at->rip = JIT_NO_RIP;
+            make_empty(at);
     }
 }
 

@@ -51,6 +51,7 @@ struct jit_stats {
     uint64_t invalidations, invalidate_ticks;
     uint64_t slow_calls, dispatches, dispatch_hits, l0_drops, jumps_drops, entered;
     uint64_t l0_misses, refills, tlb_sites, group_fails;
+    uint64_t false_hits; /* fault.c */
     uint64_t accesses, lookups; /* as emitted */
     uint64_t leave[JIT_LEAVES];
     uint64_t try_blocks[JIT_TRIES], try_insns[JIT_TRIES];
