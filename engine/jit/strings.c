@@ -56,6 +56,13 @@ static void emit_rep(struct emit *e, unsigned opcode, unsigned size)
     emit8(e, opcode | (size > 1));
 }
 
+/* The check may be wrong as long as nothing has changed: fault.c. */
+static void touch(struct emit *e, struct rm rm)
+{
+    emit_rm_imm(e, OP_BYTE_RM | 0x80, 7, rm, 1); /* cmp byte [..], 0 */
+    emit8(e, 0);
+}
+
 /* Between the checks of the two operands nothing may change: a miss of the
  * second one may end in the handler. */
 static bool emit_run(struct tr *t, bool is_movs, unsigned size)
@@ -73,9 +80,11 @@ static bool emit_run(struct tr *t, bool is_movs, unsigned size)
     if (is_movs) {
         only_in_page(t, H_RSI, shift);
         rm = mem_linear(t, H_RSI, ID_SOURCE, 1, false);
+        touch(e, rm);
         emit_store(e, JIT_RM(saved_t1), rm.index);
     }
     rm = mem_linear(t, H_RDI, ID_DEST, 1, true);
+    touch(e, rm);
     emit_mov(e, T1, rm.index);
     emit_lea(e, H_RDI, rm);
     if (is_movs)

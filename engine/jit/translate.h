@@ -179,7 +179,8 @@ void emit_flags_load(struct emit *e);
 /* The memory operand of the instruction in hand as a host operand: checked,
  * and good until T0 or T1 is written. size: 1..64 bytes. Uses T0, and T1
  * where the operand says so. Flags must have been taken care of: it calls
- * flags_clobber. is_write: written, or read and written. */
+ * flags_clobber. Before the access no guest register may change, nor cc: fault.c.
+ * is_write: written, or read and written. */
 struct rm mem_operand(struct tr *t, unsigned size, bool is_write);
 /* The same for [guest RSP + disp]. */
 struct rm mem_stack(struct tr *t, int32_t disp, unsigned size, bool is_write);

@@ -82,8 +82,8 @@ BACK:
 %define rsp_slot slot(15)
 %define rbx_was 0x100
 %define rdx_was 0x110
-%define rsi_was 0x120
-%define rdi_was 0x130
+%define rsi_was GOOD + 0x100
+%define rdi_was GOOD + 0x200
 %define rbp_was 0x140
 %define r8_was 0x150
 %define r9_was 0x160
@@ -170,6 +170,13 @@ main:
     HAMMER GP, rbx, 0, paddd xmm1, [rbx]
     HAMMER GP, rsi, 0, lodsd
     HAMMER GP, rdi, 0, stosq
+    HAMMER GP, rdi, 0, scasd
+    HAMMER GP, rdi, 0, rep stosd
+    HAMMER GP, rdi, 0, movsb
+    HAMMER GP, rsi, 0, movsq
+    HAMMER GP, rdi, 0, rep movsb
+    HAMMER GP, rsi, 0, rep movsd
+    HAMMER GP, rdi, 0, cmpsw
     HAMMER SS_, rbp, 0, leave
     HAMMER SS_, rsp, 0, mov rdx, [rsp]
     HAMMER SS_, rsp, 0, pop rdx
