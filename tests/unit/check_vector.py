@@ -44,6 +44,8 @@ OUTSIDE = {
 REPORTS = {"engine_jit_perf.c.o", "engine_jit_stats.c.o"}
 OUTSIDE_FILES = {
     "cpu_x86_decode.c.o", "cpu_x86_host.c.o", "cpu_x86_model.c.o",
+    # A signal's handler, around which the kernel keeps the registers, and its setting up.
+    "engine_jit_fault.c.o",
     # What jit_translate() emits with, after vec_leave().
     "engine_jit_branch.c.o", "engine_jit_flags.c.o", "engine_jit_general.c.o",
     "engine_jit_group.c.o", "engine_jit_stack.c.o", "engine_jit_vector.c.o",
