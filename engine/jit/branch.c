@@ -87,7 +87,7 @@ static void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_ba
         l->guard_disp = e->at - 4;
         s = new_stub(t, STUB_LINK, emit_jcc(e, 5));
         s->link = l;
-        s->is_write = 1; /* has a cell */
+        s->has_cell = true;
         emit_alu_imm(e, t->is_64 ? OP_W : 0, 0, RM_PAGE_RIP, target & (int32_t)PAGE_MASK);
         l->jump = emit_jmp(e);
         if (l->kind & LINK_FLAGS_LAZY)

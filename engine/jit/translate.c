@@ -180,7 +180,7 @@ static void emit_link_stub(struct tr *t, const struct jit_stub *s)
     struct jit_link *l = s->link;
     struct emit *e = &t->e;
 
-    if (s->is_write) { /* the cell of its guard: no generation is 0 */
+    if (s->has_cell) { /* of its guard: no generation is 0 */
         uint32_t at = l->guard, cell;
         while (e->at & 3)
             emit8(e, 0x90);
@@ -232,7 +232,7 @@ void emit_stubs(struct tr *t)
     for (unsigned n = 0; n < t->stubs; n++) {
         const struct jit_stub *s = &t->t->stub[n];
         t->class = s->class;
-        if (s->kind != STUB_FIX && !(s->kind == STUB_LINK && s->is_write))
+        if (s->kind != STUB_FIX && !(s->kind == STUB_LINK && s->has_cell))
             emit_patch(&t->e, s->jump, t->e.at);
         switch (s->kind) {
         case STUB_SLOW:
