@@ -138,8 +138,7 @@ __attribute__((naked)) void jit_miss(void)
         "push %%rcx\n\t"
         "push %%rbx\n\t"
         "push %%rsi\n\t"
-        "mov 32(%%rsp), %%rbx\n\t"
-        "mov (%%rbx), %%ecx\n\t"
+        "mov 40+%c[argument](%%rsp), %%ecx\n\t"
         "incq 40+%c[l0_misses](%%rsp)\n"
         "0:\n\t"
         "mov %%rax, %%rdx\n\t"
@@ -247,7 +246,7 @@ __attribute__((naked)) void jit_miss(void)
         :
         : [mask] "i"(offsetof(struct x86_vcpu, tlb_index_mask)),
           [table] "i"(offsetof(struct x86_vcpu, tlb_table)), [used] JIT(l0_used), [l0] JIT(l0),
-          [none] JIT(l0_none), [host_rsp] JIT(host_rsp), [refill] JIT(refill),
+          [none] JIT(l0_none), [host_rsp] JIT(host_rsp), [refill] JIT(refill), [argument] JIT(miss_argument),
           [misses] JIT(misses), [left] JIT(misses_left), [many_fn] JIT(many),
           [many] "i"(JIT_MISS_MANY), [counters] "i"(JIT_MISS_COUNTERS - 1),
           [class_shift] "i"(JIT_L0_CLASS_SHIFT), [to_slow] "i"(JIT_MISS_TO_SLOW), [l0_misses] JIT(stats.l0_misses));

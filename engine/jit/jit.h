@@ -153,6 +153,7 @@ struct jit {
     /* ---- read and written by host code ---- */
     uint64_t host_rsp; /* of the thread, while host code runs */
     uint64_t saved_t1;
+    uint32_t miss_argument; /* the one behind the call, where data is fetched from */
     uint64_t flag_input;
     uint32_t jump_salt[TLB_CLASSES]; /* xor'ed into a RIP before it is an index */
     uint32_t generation[2]; /* of global and of other pages' fetch translations */

@@ -135,9 +135,13 @@ void emit_slow_call(struct tr *t, unsigned k, enum slow_reason why)
 
 void emit_miss_call(struct tr *t, const struct jit_stub *s)
 {
-    emit_call(&t->e, JIT_RM(miss),
-              (uint32_t)((s->class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
-                  (s->size - 1u) << 16 | (uint32_t)s->is_write << 24);
+    uint32_t argument = (uint32_t)((s->class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
+                        (s->size - 1u) << 16 | (uint32_t)s->is_write << 24;
+
+    /* Stored, because code is not in the host's data cache. */
+    emit_rm_imm(&t->e, 0xc7, 0, JIT_RM(miss_argument), 4);
+    emit32(&t->e, argument);
+    emit_call(&t->e, JIT_RM(miss), argument);
     emit32(&t->e, reference(t, &t->u->insn[s->k]));
 }
 
