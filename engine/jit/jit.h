@@ -153,7 +153,6 @@ struct jit {
     /* ---- read and written by host code ---- */
     uint64_t host_rsp; /* of the thread, while host code runs */
     uint64_t saved_t1;
-    uint32_t miss_argument; /* the one behind the call, where data is fetched from */
     uint64_t flag_input;
     uint32_t jump_salt[TLB_CLASSES]; /* xor'ed into a RIP before it is an index */
     uint32_t generation[2]; /* of global and of other pages' fetch translations */
@@ -162,6 +161,7 @@ struct jit {
     /* How often L0 misses of late, by place in the code: see miss.c. */
     uint16_t misses[JIT_MISS_COUNTERS];
     uint32_t misses_left; /* until all are forgotten */
+    uint32_t miss_argument; /* of jit_miss: also behind its call */
     jit_c_function *slow, *slow_vector, *link, *enter_vectors;
     void (*many)(struct x86_vcpu *c, uint64_t host_code);
     uint8_t (*refill)(struct x86_vcpu *c, uint64_t lin, uint64_t is_write);
