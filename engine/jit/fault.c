@@ -40,8 +40,8 @@
 #define CHECK_BYTES 20
 /* From a check's first byte to its access, at most: flags may be made between. */
 #define CHECK_REACH 128
-/* LEA behind which the call of jit_miss is. */
-#define LEA_BYTES 8
+/* LEA and the store of the argument, behind which the call of jit_miss is. */
+#define BEFORE_CALL (8 + 11)
 
 static __thread struct x86_vcpu *jit_running;
 
@@ -74,8 +74,8 @@ static const uint8_t *slow_way(const struct jit *j, const uint8_t *at)
     p = at + 12 + (int32_t)le32_get(at + 8);
     if (p < j->code.exec || p > end - 64)
         return NULL;
-    /* lea; call [rsp + miss], and its argument */
-    for (unsigned n = 0; n <= LEA_BYTES; n++) {
+    /* lea; mov [rsp + miss_argument], ..; call [rsp + miss], and its argument */
+    for (unsigned n = 0; n <= BEFORE_CALL; n++) {
         const uint8_t *call = p + n, *argument = call + 7;
         if (call[0] == 0xff && call[1] == 0x94 && call[2] == 0x24 &&
             le32_get(call + 3) == JIT_AREA + offsetof(struct jit, miss) &&
