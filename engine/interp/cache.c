@@ -151,13 +151,15 @@ static uint64_t line_bits(uint64_t offset, uint64_t bytes)
 /* ---- forgetting ---- */
 
 /* With one processor the lines of a page are ours alone to take back. */
-static void unmark(struct x86_vcpu *c, const struct code_page *p)
+static void unmark(struct x86_vcpu *c, struct ram_block *block, uint64_t page_offset,
+                   const struct code_page *p)
 {
     uint64_t lines = 0;
 
     if (c->vm->vcpu_count > 1)
         return;
-    for (const struct x86_block *b = p->blocks; b; b = b->page_next[which_page(b, p->host)]) {
+    for (const struct x86_block *b = p ? p->blocks : NULL; b;
+         b = b->page_next[which_page(b, p->host)]) {
         uint64_t start = (uint64_t)(b->host - p->host), bytes = b->looked;
         if (which_page(b, p->host) == 1) {
             bytes = b->looked - (PAGE_SIZE - ((uint64_t)b->host & ~PAGE_MASK));
@@ -168,23 +170,27 @@ static void unmark(struct x86_vcpu *c, const struct code_page *p)
         lines |= line_bits(start, bytes);
     }
     if (c->has_jit)
-        lines |= jit_page_lines(c, p->host);
-    atomic_store_explicit(&p->block->code_lines[p->offset >> 12], lines, memory_order_relaxed);
+        lines |= jit_page_lines(c, block->host + page_offset);
+    atomic_store_explicit(&block->code_lines[page_offset >> 12], lines, memory_order_relaxed);
 }
 
 static void forget_everything(struct x86_vcpu *c)
 {
     struct interp *in = interp_of(c);
 
+    bool forget_thunks = vec_needs_flush(c);
+
     vec_leave(c);
-    /* Units hold on to blocks and to thunks. */
-    if (c->has_jit)
+    /* Units hold on to thunks, and can do without blocks. */
+    if (c->has_jit && forget_thunks)
         jit_flush(c);
+    else if (c->has_jit)
+        jit_forget_blocks(c);
 
     for (unsigned n = 0; n < PAGE_HASH_SIZE; n++) {
         for (struct code_page *p = in->pages[n]; p; p = p->next) {
             p->blocks = NULL;
-            unmark(c, p);
+            unmark(c, p->block, p->offset, p);
         }
     }
     memset(in->jump, 0, sizeof in->jump);
@@ -192,7 +198,8 @@ static void forget_everything(struct x86_vcpu *c)
     memset(in->pages, 0, sizeof in->pages);
     in->used = 0;
     in->stats.flushes++;
-    vec_flush(c);
+    if (forget_thunks)
+        vec_flush(c);
 }
 
 static void kill_block(struct interp *in, struct x86_block *b)
@@ -225,16 +232,16 @@ static void unlist(struct interp *in, struct x86_block *b, const uint8_t *page)
 }
 
 /* Kills the blocks of one page that overlap [start, end) of it. */
-static bool invalidate_page(struct x86_vcpu *c, const uint8_t *page, uint64_t start, uint64_t end)
+static bool invalidate_page(struct x86_vcpu *c, struct ram_block *block, uint64_t page_offset,
+                            uint64_t start, uint64_t end)
 {
+    const uint8_t *page = block->host + page_offset;
     struct interp *in = interp_of(c);
     struct code_page *p = find_page(in, page);
     bool running = false, any = false;
     struct x86_block *b, *next;
 
-    if (!p)
-        return false;
-    for (b = p->blocks; b; b = next) {
+    for (b = p ? p->blocks : NULL; b; b = next) {
         unsigned which = which_page(b, page);
         uint64_t at = which ? 0 : (uint64_t)(b->host - page);
         uint64_t last = which ? b->looked - (PAGE_SIZE - ((uint64_t)b->host & ~PAGE_MASK))
@@ -251,7 +258,7 @@ static bool invalidate_page(struct x86_vcpu *c, const uint8_t *page, uint64_t st
         any = true;
     }
     if (any || c->vm->vcpu_count == 1)
-        unmark(c, p);
+        unmark(c, block, page_offset, p);
     return running;
 }
 
@@ -269,7 +276,7 @@ bool cache_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offs
     end = MIN(offset + bytes, block->bytes);
     while (at < end) {
         uint64_t page = align_down(at, PAGE_SIZE), stop = MIN(end, page + PAGE_SIZE);
-        running |= invalidate_page(c, block->host + page, at - page, stop - page);
+        running |= invalidate_page(c, block, page, at - page, stop - page);
         at = stop;
     }
     return running;

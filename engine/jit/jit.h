@@ -228,6 +228,8 @@ void *jit_arena_alloc(struct jit *j, size_t bytes);
 void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, bool is_global);
 void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes);
 void jit_flush(struct x86_vcpu *c);
+/* The interpreter's blocks are gone. */
+void jit_forget_blocks(struct x86_vcpu *c);
 /* Forgets one unit, to be made anew. */
 void jit_kill(struct jit *j, struct jit_unit *u);
 /* Lines of a page that units were made from: enum as ram_block.code_lines. */

@@ -284,7 +284,7 @@ void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset
     j->stats.invalidate_ticks += host_tsc() - began;
 }
 
-void jit_flush(struct x86_vcpu *c)
+void jit_forget_blocks(struct x86_vcpu *c)
 {
     struct jit *j = jit_of(c);
 
@@ -293,9 +293,17 @@ void jit_flush(struct x86_vcpu *c)
             for (struct jit_unit *u = p->units; u; u = u->page_next) {
                 if (u->block && u->block->unit == u)
                     u->block->unit = NULL;
+                u->block = NULL;
             }
         }
     }
+}
+
+void jit_flush(struct x86_vcpu *c)
+{
+    struct jit *j = jit_of(c);
+
+    jit_forget_blocks(c);
     memset(j->hash, 0, sizeof j->hash);
     memset(j->pages, 0, sizeof j->pages);
     jit_jumps_forget_all(c);
