@@ -503,6 +503,11 @@ static void note_fetched(struct tlb_slot *slot, gva_t gva, const struct walk *w)
         page_set_add(&slot->fetched_large[kind], gva, w->shift);
 }
 
+void x86_fetch_kept(struct x86_vcpu *c, gva_t gva, const struct walk *w)
+{
+    note_fetched(&c->mmu->slot[c->mmu->current], gva, w);
+}
+
 const struct itlb_entry *x86_fetch_translate(struct x86_vcpu *c, gva_t gva)
 {
     struct tlb_slot *slot = &c->mmu->slot[c->mmu->current];

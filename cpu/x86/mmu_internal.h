@@ -216,6 +216,10 @@ static inline void *x86_tlb_peek(struct x86_vcpu *c, enum tlb_class class, gva_t
 
 /* Translates the page of an instruction fetch; raises #PF. */
 const struct itlb_entry *x86_fetch_translate(struct x86_vcpu *c, gva_t gva);
+/* The engine was told that fetches are void and keeps what it knows of this page,
+ * which it has found with this walk: it wants to hear of the next time, too. */
+struct walk;
+void x86_fetch_kept(struct x86_vcpu *c, gva_t gva, const struct walk *w);
 
 static inline const struct itlb_entry *x86_fetch_page(struct x86_vcpu *c, gva_t gva)
 {

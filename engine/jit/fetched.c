@@ -70,7 +70,10 @@ static bool is_there(struct x86_vcpu *c, const struct jit_fetched *f)
         !walk_allows(c, &w, ACCESS_FETCH, f->page & PAGE_USER, false, &error))
         return false;
     host = as_map(&c->vm->memory, w.gpa & PAGE_MASK, &bytes, false, &block, &offset);
-    return host == f->host && bytes >= PAGE_SIZE;
+    if (host != f->host || bytes < PAGE_SIZE)
+        return false;
+    x86_fetch_kept(c, f->page & PAGE_MASK, &w);
+    return true;
 }
 
 bool jit_fetched_all_there(struct x86_vcpu *c, bool is_global)
