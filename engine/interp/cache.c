@@ -177,10 +177,10 @@ static void unmark(struct x86_vcpu *c, struct ram_block *block, uint64_t page_of
 static void forget_everything(struct x86_vcpu *c)
 {
     struct interp *in = interp_of(c);
-
-    bool forget_thunks = vec_needs_flush(c);
+    bool forget_thunks;
 
     vec_leave(c);
+    forget_thunks = vec_needs_flush(c);
     /* Units hold on to thunks, and can do without blocks. */
     if (c->has_jit && forget_thunks)
         jit_flush(c);

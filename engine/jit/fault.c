@@ -23,18 +23,14 @@
  * empty. Any other fault, the JIT's own mistakes included, goes to whoever was
  * there before.
  *
- * Signal dispositions belong to the process: a count of users and the actions
- * to chain to are not in a struct jit; they say nothing about any machine.
- *
  * Threading: acquire and release from any thread; jit_run acts for its own.
  */
 #include "engine/jit/jit.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <ucontext.h>
 
+#include "base/host_signal.h"
 #include "engine/interp/interp.h"
 
 #define CHECK_BYTES 20
@@ -44,14 +40,6 @@
 #define BEFORE_CALL (8 + 11)
 
 static __thread struct x86_vcpu *jit_running;
-
-static const int fault_signals[] = {SIGSEGV, SIGBUS}; /* host #GP, host #SS */
-
-static struct {
-    struct mutex lock;
-    unsigned users;
-    struct sigaction previous[ARRAY_SIZE(fault_signals)];
-} fault_seam = {.lock = {PTHREAD_MUTEX_INITIALIZER}};
 
 /* The slow way of the check at `at`, if there is one and its entry is empty:
  *   cmp rax, imm32; ja miss; mov rax, [rsp + addend] */
@@ -100,70 +88,39 @@ static const uint8_t *find_slow_way(const struct jit *j, uint64_t rip)
     return NULL;
 }
 
-static void chain(int number, siginfo_t *info, void *context)
-{
-    const struct sigaction *old = &fault_seam.previous[number == fault_signals[0] ? 0 : 1];
-
-    if (old->sa_flags & SA_SIGINFO)
-        old->sa_sigaction(number, info, context);
-    else if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN)
-        old->sa_handler(number);
-    else
-        signal(number, SIG_DFL); /* the instruction faults again and ends the process */
-}
-
-static void on_signal(int number, siginfo_t *info, void *context)
+static bool on_fault(void *context)
 {
     struct x86_vcpu *c = jit_running;
     greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
-    const uint8_t *slow = NULL;
+    const uint8_t *slow;
 
-    if (c && (uint64_t)g[REG_RSP] == (uint64_t)(uintptr_t)c)
-        slow = find_slow_way(jit_of(c), (uint64_t)g[REG_RIP]);
-    if (!slow) {
-        chain(number, info, context);
-        return;
-    }
+    if (!c || (uint64_t)g[REG_RSP] != (uint64_t)(uintptr_t)c)
+        return false;
+    slow = find_slow_way(jit_of(c), (uint64_t)g[REG_RIP]);
+    if (!slow)
+        return false;
     g[REG_RIP] = (greg_t)(uintptr_t)slow;
     jit_of(c)->stats.false_hits++;
+    return true;
 }
 
+/* The host's #GP is a SIGSEGV, its #SS a SIGBUS. */
 int jit_faults_acquire(struct error *err)
 {
-    struct sigaction action = {.sa_sigaction = on_signal,
-                               .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
-    int result = 0;
+    int result = host_signal_claim(SIGSEGV, on_fault, err);
 
-    sigemptyset(&action.sa_mask);
-    mutex_lock(&fault_seam.lock);
-    for (unsigned n = 0; !fault_seam.users && n < ARRAY_SIZE(fault_signals); n++) {
-        if (sigaction(fault_signals[n], &action, &fault_seam.previous[n])) {
-            result = error_set(err, -errno, "cannot install a handler for signal %d",
-                               fault_signals[n]);
-            while (n--)
-                sigaction(fault_signals[n], &fault_seam.previous[n], NULL);
-            break;
-        }
-    }
-    if (!result)
-        fault_seam.users++;
-    mutex_unlock(&fault_seam.lock);
+    if (result)
+        return result;
+    result = host_signal_claim(SIGBUS, on_fault, err);
+    if (result)
+        host_signal_unclaim(SIGSEGV, on_fault);
     return result;
 }
 
 void jit_faults_release(void)
 {
-    mutex_lock(&fault_seam.lock);
-    fault_seam.users--;
-    for (unsigned n = 0; !fault_seam.users && n < ARRAY_SIZE(fault_signals); n++) {
-        struct sigaction current;
-
-        /* Somebody who came after us may chain to us: leave theirs alone. */
-        if (!sigaction(fault_signals[n], NULL, &current) && (current.sa_flags & SA_SIGINFO) &&
-            current.sa_sigaction == on_signal)
-            sigaction(fault_signals[n], &fault_seam.previous[n], NULL);
-    }
-    mutex_unlock(&fault_seam.lock);
+    host_signal_unclaim(SIGSEGV, on_fault);
+    host_signal_unclaim(SIGBUS, on_fault);
 }
 
 enum vcpu_exit jit_run(struct x86_vcpu *c, uint64_t budget)

@@ -34,8 +34,8 @@ MAY_INCLUDE = {
 HOSTED_HEADERS = {"stdio.h", "stdlib.h", "uv.h", "malloc.h"}
 # A device is handed a line and sees no interrupt controller.
 INTERRUPT_CONTROLLERS = ("dev/irq/",)
-# Belongs to the process and not to a machine: what a signal did before.
-PROCESS_WIDE = {"vec_signal_seam"}
+# Belongs to the process and not to a machine: who takes a signal, and what it did before.
+PROCESS_WIDE = {"host_signal_seam"}
 
 
 def sources():

@@ -28,7 +28,7 @@ enum x87_bits {
  * taken out of it at any instruction by returning. */
 typedef void vec_thunk(struct x86_cpu *s, void *mem);
 
-/* ---- signals: sigfpe.c ---- */
+/* ---- signals.c ---- */
 
 int vec_signals_acquire(struct error *err);
 void vec_signals_release(void);
