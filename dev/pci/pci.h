@@ -1,13 +1,25 @@
 /*
- * PCI: bus 0 of a PCI Express root complex (PCI Local Bus 3.0 chapter 6, PCI
- * Express Base 2.0 section 7.2): functions with configuration space, BARs,
- * INTx, configuration mechanism #1 (ports CF8H, CFCH) and ECAM.
+ * PCI as a device sees it (PCI Local Bus 3.0 chapter 6, PCI Express Base 2.0
+ * chapter 7): functions with configuration space, BARs, a ROM, capabilities,
+ * INTx, MSI and MSI-X, reset. docs/PCI.md has the whole picture.
  *
  * A device embeds a struct pci_function, fills identity and masks through the
- * helpers below, and adds its BARs; the bus then owns decoding: BARs are
- * regions of vm->memory or vm->ports that follow the command register. A BAR
- * has a lower priority than RAM and the chipset's own ranges, because the host
- * bridge decodes those first.
+ * helpers below, and adds its BARs and capabilities; the bus then owns
+ * decoding: BARs are regions of vm->memory or vm->ports that follow the
+ * command register, the power state and the windows of the bridges above. A
+ * BAR has a lower priority than RAM and the chipset's own ranges, because the
+ * host bridge decodes those first.
+ *
+ *     pci_function_init(&d->pci, bus, PCI_DEVFN(2, 0), &identity, err);
+ *     d->pci.reset = d_reset, d->pci.ctx = d;
+ *     pci_bar_add(&d->pci, 0, PCI_BAR_MEMORY32, false, "d", 4096, &ops, d, err);
+ *     pci_power_add(&d->pci, err);
+ *     pci_msi_add(&d->pci, 1, true, err);
+ *     ...
+ *     pci_interrupt_set(&d->pci, true);      the pin, or MSI where it is enabled
+ *
+ * Bridges and root ports are in pci_bridge.h: behind one is a bus of its own,
+ * on which devices are made as on bus 0.
  *
  * Threading: with the machine's lock held.
  */
@@ -24,6 +36,7 @@
 #define PCI_CONFIG_BYTES 256
 #define PCIE_CONFIG_BYTES 4096
 #define PCI_BAR_COUNT 6
+#define PCI_ROM PCI_BAR_COUNT /* the ROM's place in pci_function.bars */
 #define PCI_PIRQ_COUNT 8 /* PIRQA-PIRQH of the ICH */
 #define PCI_REGION_PRIORITY (-1)
 
@@ -41,6 +54,7 @@ enum pci_register {
     PCI_BAR0 = 0x10,
     PCI_SUBSYSTEM_VENDOR_ID = 0x2C,
     PCI_SUBSYSTEM_ID = 0x2E,
+    PCI_ROM_ADDRESS = 0x30,
     PCI_CAPABILITIES = 0x34,
     PCI_INTERRUPT_LINE = 0x3C,
     PCI_INTERRUPT_PIN = 0x3D,
@@ -61,7 +75,24 @@ enum pci_status {
     PCI_STATUS_W1C = 0xF900, /* the error bits */
 };
 
-enum pci_header_type { PCI_HEADER_MULTIFUNCTION = 0x80 };
+enum pci_header_type { PCI_HEADER_BRIDGE = 0x01, PCI_HEADER_MULTIFUNCTION = 0x80 };
+
+enum pci_capability_id {
+    PCI_CAP_POWER = 0x01,
+    PCI_CAP_MSI = 0x05,
+    PCI_CAP_SUBSYSTEM = 0x0D, /* of bridges */
+    PCI_CAP_EXPRESS = 0x10,
+    PCI_CAP_MSIX = 0x11,
+    PCI_CAP_FLR = 0x13, /* "Advanced Features" */
+};
+
+/* Device/Port Type of the PCI Express capability. */
+enum pci_express_type {
+    PCI_EXPRESS_ENDPOINT = 0x0,
+    PCI_EXPRESS_LEGACY_ENDPOINT = 0x1, /* one that has I/O BARs */
+    PCI_EXPRESS_ROOT_PORT = 0x4,
+    PCI_EXPRESS_INTEGRATED = 0x9, /* an endpoint of the root complex: on bus 0 */
+};
 
 enum pci_bar_kind {
     PCI_BAR_NONE,
@@ -71,6 +102,8 @@ enum pci_bar_kind {
 };
 
 struct pci_bus;
+struct pci_bridge;
+struct pci_msix;
 
 struct pci_bar {
     enum pci_bar_kind kind;
@@ -82,11 +115,15 @@ struct pci_function {
     struct pci_bus *bus;
     uint8_t devfn;
     uint16_t config_bytes;   /* 256, or 4096 for a PCI Express function */
-    uint8_t next_capability; /* where pci_capability_add places the next one */
+    uint8_t next_capability; /* where the next one goes; may be moved up before it is added */
 
     /* Called after the guest's write has been merged; offset and size are of
      * the access, not of what changed. May be NULL. */
     void (*config_written)(void *ctx, unsigned offset, unsigned size);
+    /* The guest has reset this function, or the bus it is on: everything that
+     * the device's dev_type.reset does, pci_function_reset included. NULL:
+     * pci_function_reset alone. The access that asked for it is complete. */
+    void (*reset)(void *ctx);
     void *ctx;
 
     bool intx;                             /* what the device wants on its pin */
@@ -94,7 +131,12 @@ struct pci_function {
     uint8_t power_on[PCIE_CONFIG_BYTES];   /* what reset brings back */
     uint8_t write_mask[PCIE_CONFIG_BYTES]; /* bits the guest may change */
     uint8_t w1c_mask[PCIE_CONFIG_BYTES];   /* bits that clear when written 1 */
-    struct pci_bar bars[PCI_BAR_COUNT];
+    struct pci_bar bars[PCI_BAR_COUNT + 1];
+
+    /* Offsets of capabilities, 0: none. The core's own. */
+    uint8_t power, msi, msix_capability, express, flr;
+    struct pci_bridge *bridge; /* what this function is, if it is one */
+    struct pci_msix *msix;
 };
 
 struct pci_identity {
@@ -123,16 +165,19 @@ struct pci_cf9 {
     void *ctx;
 };
 
-/* The bus: ports CF8H-CFFH. messages: where MSIs go (may be all zero). */
+/* Bus 0 of the machine, with ports CF8H-CFFH. messages: where MSIs go (may be
+ * all zero). */
 struct pci_bus *pci_bus_create(struct vm *vm, const struct irq_message_port *messages,
                                struct error *err);
+/* The rest of pci_bus_*: any bus of the machine stands for all of them, but for
+ * pci_bus_function. */
 void pci_bus_set_router(struct pci_bus *bus, const struct pci_irq_router *router);
 void pci_bus_set_cf9(struct pci_bus *bus, const struct pci_cf9 *cf9);
 /* Moves the ECAM window; bytes is a multiple of 1 MiB (one bus). */
 void pci_bus_set_ecam(struct pci_bus *bus, gpa_t base, uint64_t bytes, bool enabled);
 /* Where ECAM is now; false: it is disabled. */
 bool pci_bus_ecam(const struct pci_bus *bus, gpa_t *base, uint64_t *bytes);
-/* The router's map has changed: the wires are driven anew. */
+/* The router's map has changed, or who asserts: the wires are driven anew. */
 void pci_bus_reroute(struct pci_bus *bus);
 struct pci_function *pci_bus_function(struct pci_bus *bus, uint8_t devfn);
 
@@ -157,6 +202,17 @@ void pci_register_define(struct pci_function *f, unsigned offset, unsigned size,
  * room (-> configuration error of ours). The caller defines its registers. */
 unsigned pci_capability_add(struct pci_function *f, uint8_t id, unsigned bytes);
 
+/* ---- capabilities that the core carries out; -ENOSPC when there is no room ---- */
+
+/* Power management 1.2: D0 and D3hot. Outside D0 a function decodes no BAR,
+ * masters no bus and interrupts nobody; its registers stay (No_Soft_Reset). */
+int pci_power_add(struct pci_function *f, struct error *err);
+/* The PCI Express capability (version 2, 60 bytes); endpoints can be reset by
+ * it. The function's identity has said .express. */
+int pci_express_add(struct pci_function *f, enum pci_express_type type, struct error *err);
+/* "Advanced Features": function-level reset for a conventional function. */
+int pci_flr_add(struct pci_function *f, struct error *err);
+
 /* size is a power of two, at least 4 (I/O) or 16 (memory). ops see offsets in
  * the BAR. -EINVAL, -ENOMEM. */
 int pci_bar_add(struct pci_function *f, unsigned index, enum pci_bar_kind kind, bool prefetchable,
@@ -164,7 +220,12 @@ int pci_bar_add(struct pci_function *f, unsigned index, enum pci_bar_kind kind, 
                 struct error *err);
 int pci_bar_add_ram(struct pci_function *f, unsigned index, enum pci_bar_kind kind,
                     const char *name, uint64_t size, struct ram_block *ram, struct error *err);
-/* Where a BAR is decoded now; false: nowhere. */
+/* The expansion ROM: decoded while memory and the ROM's own bit are enabled.
+ * size: a power of two from 2 KiB (one below 4 KiB is decoded as 4 KiB); rom
+ * is a RAM_ROM block of at least align_up(size, 4 KiB). */
+int pci_rom_add(struct pci_function *f, const char *name, uint64_t size, struct ram_block *rom,
+                struct error *err);
+/* Where a BAR (or PCI_ROM) is decoded now; false: nowhere. */
 bool pci_bar_address(const struct pci_function *f, unsigned index, uint64_t *address);
 
 /* The same accesses that the guest makes (board code that plays firmware).
@@ -174,12 +235,51 @@ uint32_t pci_config_read(struct pci_bus *bus, uint8_t bus_number, uint8_t devfn,
 void pci_config_write(struct pci_bus *bus, uint8_t bus_number, uint8_t devfn, unsigned offset,
                       uint32_t value, unsigned size);
 
-/* A function's interrupt pin. Honours the command register. */
+/* ---- interrupts ---- */
+
+/* A function's interrupt pin. Honours the command register; silent while MSI
+ * or MSI-X is enabled, so that a device need not look. */
 void pci_intx_set(struct pci_function *f, bool level);
-/* DMA and messages of a function: refused (-EACCES, dropped) unless it is a
- * bus master. */
+/* For a device with one interrupt that is a level: pci_intx_set, and message 0
+ * when the level rises. */
+void pci_interrupt_set(struct pci_function *f, bool level);
+
+/*
+ * MSI (PCI 3.0, section 6.8.1), with 64-bit addresses. vectors: 1, 2, 4 ... 32.
+ * maskable: with mask and pending bits for each vector.
+ */
+int pci_msi_add(struct pci_function *f, unsigned vectors, bool maskable, struct error *err);
+/*
+ * MSI-X (6.8.2). The table and the pending bits take a memory BAR of their
+ * own, bar, which this adds. The device embeds the struct and saves it beside
+ * its function: STATE_STRUCT(struct x, msix, &pci_msix_state).
+ */
+#define PCI_MSIX_MAX 128
+struct pci_msix {
+    struct pci_function *function;
+    unsigned vectors;
+    uint8_t table[PCI_MSIX_MAX * 16];
+    uint8_t pending[PCI_MSIX_MAX / 8];
+};
+extern const struct state_table pci_msix_state;
+int pci_msix_add(struct pci_function *f, struct pci_msix *msix, unsigned bar, unsigned vectors,
+                 struct error *err);
+/* Messages the guest has allotted: 0 (neither MSI nor MSI-X is enabled: use the
+ * pin), or as many as vectors may differ. */
+unsigned pci_msi_vectors(const struct pci_function *f);
+/* Sends message vector (modulo what is allotted), or keeps it pending while it
+ * is masked. Nothing happens while neither is enabled. */
+void pci_msi_raise(struct pci_function *f, unsigned vector);
+
+/* ---- bus mastering ---- */
+
+/* May it: command register and power state, its own and of the bridges above. */
+bool pci_is_master(const struct pci_function *f);
+/* DMA and messages of a function: refused (-EACCES, dropped) unless it may. */
 int pci_dma_read(struct pci_function *f, gpa_t address, void *buf, uint64_t bytes);
 int pci_dma_write(struct pci_function *f, gpa_t address, const void *buf, uint64_t bytes);
+/* A message is a write of 4 bytes. To FEExxxxxH it goes to the processors, into
+ * RAM it is stored; elsewhere it is lost. */
 void pci_message_send(struct pci_function *f, struct irq_message message);
 
 static inline uint16_t pci_command_of(const struct pci_function *f)

@@ -2,9 +2,11 @@
  * A PCI function's registers: PCI Local Bus 3.0, chapter 6. See pci.h.
  *
  * Configuration space is bytes and masks: what a write may change, and what
- * it clears. Two things follow from a write for every function: BARs move
- * with their registers and the command register, and the interrupt wire
- * follows the command register. The rest is the device's own.
+ * it clears. What follows from a write for every function is here: BARs move
+ * with their registers, the command register, the power state and the windows
+ * of bridges; the interrupt wire follows the command register and MSI's
+ * enable bits; pending messages go; a reset is carried out. The rest is the
+ * device's own.
  *
  * Threading: with the machine's lock held.
  */
@@ -18,6 +20,8 @@ enum {
     BAR_PREFETCHABLE = 1 << 3,
     BAR_IO_FLAGS = 0x3,
     BAR_MEMORY_FLAGS = 0xF,
+    ROM_ENABLE = 1,
+    ROM_FLAGS = 0x7FF,
     CAPABILITIES_START = 0x40,
 };
 
@@ -32,33 +36,44 @@ static unsigned bar_offset(unsigned index)
 
 /* ---- BARs ---- */
 
+/* Do all bridges above pass it down? */
+static bool path_is_open(const struct pci_function *f, bool is_io, uint64_t base, uint64_t size)
+{
+    for (const struct pci_bus *bus = f->bus; bus->bridge; bus = bus->bridge->pci.bus) {
+        if (!pci_bridge_passes(bus->bridge, is_io, base, base + size - 1))
+            return false;
+    }
+    return true;
+}
+
 /* The address in the register; false when nothing can be decoded there: zero
  * (not assigned yet), beyond the space, or the all-ones pattern that software
  * writes to learn the size. */
 static bool bar_target(const struct pci_function *f, unsigned index, uint64_t *address)
 {
     const struct pci_bar *bar = &f->bars[index];
-    const uint8_t *reg = f->config + bar_offset(index);
+    const uint8_t *reg = f->config + (index == PCI_ROM ? PCI_ROM_ADDRESS : bar_offset(index));
+    bool is_io = bar->kind == PCI_BAR_IO;
     uint64_t base, end;
-    uint16_t command = pci_command_of(f);
 
+    if (!(pci_command_of(f) & (is_io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)) ||
+        !pci_power_is_on(f))
+        return false;
     switch (bar->kind) {
     case PCI_BAR_IO:
         base = le32_get(reg) & ~(uint32_t)BAR_IO_FLAGS;
         end = PORT_SPACE_END;
-        if (!(command & PCI_COMMAND_IO))
-            return false;
         break;
     case PCI_BAR_MEMORY32:
-        base = le32_get(reg) & ~(uint32_t)BAR_MEMORY_FLAGS;
+        base = le32_get(reg) & ~(uint32_t)(index == PCI_ROM ? ROM_FLAGS : BAR_MEMORY_FLAGS);
         end = MEMORY32_END - 1; /* the topmost byte: a BAR being sized */
-        if (!(command & PCI_COMMAND_MEMORY))
+        if (index == PCI_ROM && !(reg[0] & ROM_ENABLE))
             return false;
         break;
     case PCI_BAR_MEMORY64:
         base = le64_get(reg) & ~(uint64_t)BAR_MEMORY_FLAGS;
         end = MEMORY64_END;
-        if (!(command & PCI_COMMAND_MEMORY) || base + bar->region.size == MEMORY32_END)
+        if (base + bar->region.size == MEMORY32_END)
             return false;
         break;
     case PCI_BAR_NONE:
@@ -68,16 +83,15 @@ static bool bar_target(const struct pci_function *f, unsigned index, uint64_t *a
     if (base == 0 || base >= end || bar->region.size > end - base)
         return false;
     *address = base;
-    return true;
+    return path_is_open(f, is_io, base, bar->region.size);
 }
 
-static void update_bars(struct pci_function *f)
+static void update_own_bars(struct pci_function *f)
 {
-    struct vm *vm = f->bus->vm;
     bool changes = false;
 
     /* Most writes move nothing: leave the views alone then. */
-    for (unsigned i = 0; i < PCI_BAR_COUNT; i++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(f->bars); i++) {
         const struct region *r = &f->bars[i].region;
         uint64_t address = 0;
         bool decoded = bar_target(f, i, &address);
@@ -87,9 +101,7 @@ static void update_bars(struct pci_function *f)
     }
     if (!changes)
         return;
-    address_space_begin(&vm->memory);
-    address_space_begin(&vm->ports);
-    for (unsigned i = 0; i < PCI_BAR_COUNT; i++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(f->bars); i++) {
         struct pci_bar *bar = &f->bars[i];
         uint64_t address;
 
@@ -101,9 +113,27 @@ static void update_bars(struct pci_function *f)
         }
         region_move(&bar->region, address);
         region_enable(&bar->region, true);
-        vlog(vm->log, PCI, DEBUG, "%02x.%x: %s at %#llx", PCI_DEVICE_OF(f->devfn),
+        vlog(f->bus->vm->log, PCI, DEBUG, "%02x.%x: %s at %#llx", PCI_DEVICE_OF(f->devfn),
              PCI_FUNCTION_OF(f->devfn), bar->region.name, (unsigned long long)address);
     }
+}
+
+static void update_tree(struct pci_function *f)
+{
+    update_own_bars(f);
+    for (unsigned i = 0; f->bridge && i < PCI_BUS_FUNCTIONS; i++) {
+        if (f->bridge->secondary.functions[i])
+            update_tree(f->bridge->secondary.functions[i]);
+    }
+}
+
+void pci_function_update_bars(struct pci_function *f)
+{
+    struct vm *vm = f->bus->vm;
+
+    address_space_begin(&vm->memory);
+    address_space_begin(&vm->ports);
+    update_tree(f);
     address_space_commit(&vm->ports);
     address_space_commit(&vm->memory);
 }
@@ -114,35 +144,48 @@ static bool bar_is_free(const struct pci_function *f, unsigned index)
            (index == 0 || f->bars[index - 1].kind != PCI_BAR_MEMORY64);
 }
 
+/* The region, not decoded yet. */
+static int place_region(struct pci_function *f, unsigned index, enum pci_bar_kind kind,
+                        const struct region *template, struct error *err)
+{
+    struct vm *vm = f->bus->vm;
+    struct address_space *as = kind == PCI_BAR_IO ? &vm->ports : &vm->memory;
+    struct pci_bar *bar = &f->bars[index];
+    int rc;
+
+    bar->region = *template;
+    bar->region.priority = PCI_REGION_PRIORITY;
+    bar->region.base = template->size; /* anywhere: it is disabled before it is seen */
+    /* The space stays unpublished until the region is off again. */
+    address_space_begin(as);
+    rc = region_add(as, &bar->region);
+    if (rc == 0)
+        region_enable(&bar->region, false);
+    address_space_commit(as);
+    if (rc < 0)
+        return error_set(err, rc, "%s: cannot add PCI BAR %u", template->name, index);
+    bar->kind = kind;
+    bar->added = true;
+    return 0;
+}
+
 static int bar_add(struct pci_function *f, unsigned index, enum pci_bar_kind kind,
                    bool prefetchable, const struct region *template, struct error *err)
 {
-    struct pci_bar *bar = &f->bars[index];
     uint64_t size = template->size, mask = ~(size - 1);
     unsigned offset = bar_offset(index);
     bool is_io = kind == PCI_BAR_IO;
-    struct vm *vm = f->bus->vm;
     int rc;
 
     if (kind == PCI_BAR_NONE || !bar_is_free(f, index) ||
         (kind == PCI_BAR_MEMORY64 && !bar_is_free(f, index + 1)) || (size & (size - 1)) ||
         size < (is_io ? 4 : 16) || (is_io && size > 256) ||
-        (kind == PCI_BAR_MEMORY32 && size > 2 * GiB))
+        (kind == PCI_BAR_MEMORY32 && size > 2 * GiB) || (f->bridge && index > 1))
         return error_set(err, -EINVAL, "%s: impossible PCI BAR %u of %llu bytes", template->name,
                          index, (unsigned long long)size);
-    bar->region = *template;
-    bar->region.priority = PCI_REGION_PRIORITY;
-    bar->region.base = size; /* anywhere: it is disabled before it is seen */
-    /* Both spaces stay unpublished until the region is off again. */
-    address_space_begin(is_io ? &vm->ports : &vm->memory);
-    rc = region_add(is_io ? &vm->ports : &vm->memory, &bar->region);
-    if (rc == 0)
-        region_enable(&bar->region, false);
-    address_space_commit(is_io ? &vm->ports : &vm->memory);
+    rc = place_region(f, index, kind, template, err);
     if (rc < 0)
-        return error_set(err, rc, "%s: cannot add PCI BAR %u", template->name, index);
-    bar->kind = kind;
-    bar->added = true;
+        return rc;
     if (is_io) {
         /* All 32 bits, though ports are 16: firmware computes the size from
          * the whole register. */
@@ -179,9 +222,25 @@ int pci_bar_add_ram(struct pci_function *f, unsigned index, enum pci_bar_kind ki
     return bar_add(f, index, kind, true, &r, err);
 }
 
+int pci_rom_add(struct pci_function *f, const char *name, uint64_t size, struct ram_block *rom,
+                struct error *err)
+{
+    const struct region r = {.name = name, .size = size, .ram = rom, .readonly = true};
+    int rc;
+
+    if (f->bridge || f->bars[PCI_ROM].added || size < 4 * KiB || size > 16 * MiB ||
+        (size & (size - 1)) || size > rom->bytes)
+        return error_set(err, -EINVAL, "%s: impossible PCI ROM of %llu bytes", name,
+                         (unsigned long long)size);
+    rc = place_region(f, PCI_ROM, PCI_BAR_MEMORY32, &r, err);
+    if (rc == 0)
+        pci_register_define(f, PCI_ROM_ADDRESS, 4, 0, (uint32_t)~(size - 1) | ROM_ENABLE, 0);
+    return rc;
+}
+
 bool pci_bar_address(const struct pci_function *f, unsigned index, uint64_t *address)
 {
-    return index < PCI_BAR_COUNT && bar_target(f, index, address);
+    return index < ARRAY_SIZE(f->bars) && bar_target(f, index, address);
 }
 
 /* ---- registers ---- */
@@ -196,8 +255,25 @@ static void update_status(struct pci_function *f)
     le16_put(f->config + PCI_STATUS, status);
 }
 
+/* The header's registers that move BARs, INTx or what is behind a bridge. */
+static void header_written(struct pci_function *f, unsigned offset, unsigned size)
+{
+    unsigned bars_end = f->bridge ? PCI_BRIDGE_CONTROL + 2 : PCI_BAR0 + PCI_BAR_COUNT * 4;
+
+    if (pci_touches(offset, size, PCI_COMMAND, 2) ||
+        pci_touches(offset, size, PCI_BAR0, bars_end - PCI_BAR0) ||
+        pci_touches(offset, size, PCI_ROM_ADDRESS, 4))
+        pci_function_update_bars(f);
+    if (pci_touches(offset, size, PCI_COMMAND, 2)) {
+        pci_bus_reroute(f->bus);
+        pci_msi_update(f);
+    }
+}
+
 void pci_function_write(struct pci_function *f, unsigned offset, uint32_t value, unsigned size)
 {
+    uint8_t power_before = pci_power_state(f);
+
     for (unsigned i = 0; i < size; i++) {
         unsigned at = offset + i;
         uint8_t byte = (uint8_t)(value >> i * 8), mask = f->write_mask[at];
@@ -205,14 +281,22 @@ void pci_function_write(struct pci_function *f, unsigned offset, uint32_t value,
         f->config[at] = (f->config[at] & ~mask) | (byte & mask);
         f->config[at] &= ~(byte & f->w1c_mask[at]);
     }
-    /* Command, or any BAR. */
-    if (offset < PCI_BAR0 + PCI_BAR_COUNT * 4) {
-        update_bars(f);
-        if (offset < PCI_COMMAND + 2)
+    header_written(f, offset, size);
+    if (offset >= CAPABILITIES_START) {
+        pci_power_written(f, power_before);
+        if (f->msi || f->msix) {
             pci_bus_reroute(f->bus);
+            pci_msi_update(f);
+        }
     }
     if (f->config_written)
         f->config_written(f->ctx, offset, size);
+    if (pci_write_resets(f, offset, value, size)) {
+        if (f->reset)
+            f->reset(f->ctx);
+        else
+            pci_function_reset(f);
+    }
 }
 
 void pci_register_define(struct pci_function *f, unsigned offset, unsigned size, uint32_t value,
@@ -253,25 +337,33 @@ void pci_intx_set(struct pci_function *f, bool level)
     pci_bus_reroute(f->bus);
 }
 
-static bool is_master(const struct pci_function *f)
+void pci_interrupt_set(struct pci_function *f, bool level)
 {
-    return pci_command_of(f) & PCI_COMMAND_BUS_MASTER;
+    bool rises = level && !f->intx;
+
+    pci_intx_set(f, level);
+    if (rises)
+        pci_msi_raise(f, 0);
+}
+
+bool pci_is_master(const struct pci_function *f)
+{
+    for (;; f = &f->bus->bridge->pci) {
+        if (!(pci_command_of(f) & PCI_COMMAND_BUS_MASTER) || !pci_power_is_on(f))
+            return false;
+        if (!f->bus->bridge)
+            return true;
+    }
 }
 
 int pci_dma_read(struct pci_function *f, gpa_t address, void *buf, uint64_t bytes)
 {
-    return is_master(f) ? as_read(&f->bus->vm->memory, address, buf, bytes) : -EACCES;
+    return pci_is_master(f) ? as_read(&f->bus->vm->memory, address, buf, bytes) : -EACCES;
 }
 
 int pci_dma_write(struct pci_function *f, gpa_t address, const void *buf, uint64_t bytes)
 {
-    return is_master(f) ? as_write(&f->bus->vm->memory, address, buf, bytes) : -EACCES;
-}
-
-void pci_message_send(struct pci_function *f, struct irq_message message)
-{
-    if (is_master(f))
-        irq_message_send(&f->bus->messages, message);
+    return pci_is_master(f) ? as_write(&f->bus->vm->memory, address, buf, bytes) : -EACCES;
 }
 
 /* ---- life and state ---- */
@@ -309,13 +401,14 @@ void pci_function_reset(struct pci_function *f)
 {
     f->intx = false;
     memcpy(f->config, f->power_on, sizeof f->config);
-    update_bars(f);
+    pci_msi_reset(f);
+    pci_function_update_bars(f);
     pci_bus_reroute(f->bus);
 }
 
 void pci_function_destroy(struct pci_function *f)
 {
-    for (unsigned i = 0; i < PCI_BAR_COUNT; i++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(f->bars); i++) {
         if (f->bars[i].added)
             region_remove(&f->bars[i].region);
         f->bars[i].added = false;
@@ -327,13 +420,16 @@ void pci_function_destroy(struct pci_function *f)
  * it; the rest is what this machine has. */
 void pci_function_restored(struct pci_function *f)
 {
+    uint32_t pending = pci_msi_pending(f);
+
     for (unsigned i = 0; i < PCIE_CONFIG_BYTES; i++) {
         uint8_t changeable = f->write_mask[i] | f->w1c_mask[i];
 
         f->config[i] = (f->config[i] & changeable) | (f->power_on[i] & ~changeable);
     }
+    pci_msi_restored(f, pending);
     update_status(f);
-    update_bars(f);
+    pci_function_update_bars(f);
 }
 
 static const struct state_field function_fields[] = {
