@@ -26,6 +26,18 @@
 
 /* ---- C that host code calls ---- */
 
+/*
+ * First in all that host code calls: AddressSanitizer's runtime may come with
+ * any C, and uses vector registers. Units cope, for a handler that is slow may
+ * do the same; who answers a miss has to load them again (docs/VECTOR.md).
+ */
+static inline void leave_for_sanitizer(struct x86_vcpu *c)
+{
+#ifdef __SANITIZE_ADDRESS__
+    vec_registers_leave(c);
+#endif
+}
+
 /* What asks for the interpreter's loop at the next boundary. */
 static inline bool wants_out(const struct x86_vcpu *c)
 {
@@ -170,6 +182,7 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
     uint64_t page_rip = c->s.reg[X86_RIP], rip;
     enum x86_next next;
 
+    leave_for_sanitizer(c);
     j->stats.slow_calls++;
     if (is_group)
         group_failed(c, i);
@@ -233,6 +246,7 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
     enum jit_leave_reason why;
     struct jit_unit *u;
 
+    leave_for_sanitizer(c);
     if (unlikely(rip + c->code_bias > c->code_span) && l->retired) {
         /* Not a place to go to: the branch itself has to find out. */
         const struct x86_insn *i = &l->from->insn[l->retired - 1];
@@ -260,18 +274,32 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
     return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
 }
 
+/* The unit counts on what it had before a miss. */
+static void enter_again(struct x86_vcpu *c, uint8_t live)
+{
+    if (unlikely(live & ~c->vec_live & (LIVE_VEC | LIVE_X87)))
+        enter_vectors(c, live);
+}
+
 static uint8_t refill(struct x86_vcpu *c, uint64_t lin, uint64_t is_write)
 {
     uint8_t live = c->vec_live;
     uint8_t filled;
 
+    leave_for_sanitizer(c);
     jit_of(c)->stats.refills++;
     filled = x86_tlb_refill(c, lin, is_write);
-
-    /* A page table in a device's memory: the unit counts on what it had. */
-    if (unlikely(live & ~c->vec_live & (LIVE_VEC | LIVE_X87)))
-        enter_vectors(c, live);
+    enter_again(c, live); /* a page table in a device's memory */
     return filled;
+}
+
+static void many_misses(struct x86_vcpu *c, uint64_t host_code)
+{
+    uint8_t live = c->vec_live;
+
+    leave_for_sanitizer(c);
+    jit_many_misses(c, host_code);
+    enter_again(c, live);
 }
 
 /* ---- from the interpreter's loop ---- */
@@ -324,6 +352,7 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
     j->leaving = false;
     j->stats.entered++;
     jit_enter(c, jit_exec(j, u->entry));
+    leave_for_sanitizer(c);
     return true;
 }
 
@@ -447,7 +476,7 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
     j->slow = options->stats ? call_slow_counting : call_slow;
     j->link = call_link;
     j->refill = refill;
-    j->many = jit_many_misses;
+    j->many = many_misses;
     j->misses_left = JIT_MISS_WINDOW;
     j->miss = jit_miss;
     j->call_slow = jit_call_slow;

@@ -17,8 +17,8 @@
 #include "cpu/x86/vec/vec.h"
 #include "cpu/x86/vec/vec_runtime.h"
 
-/* Sanitizers' code runs anywhere and uses vector registers. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+/* Its code comes before all else in a function, and uses vector registers. */
+#ifdef __SANITIZE_THREAD__
 #define KEEPS_VECTORS false
 #else
 #define KEEPS_VECTORS true
