@@ -109,9 +109,11 @@ def vireo_command(options):
 class Machine:
     """options: a list of (name, value) pairs of `vireo run`, without dashes;
     value None for flags. The guest's serial line is our end of the terminal;
-    standard error is kept apart in .errors, or else goes to the terminal too."""
+    standard error is kept apart in .errors, or else goes to the terminal too.
+    Signals that we ignore (under nohup, or in the background of a simple shell)
+    it does not, except for those in `ignored`."""
 
-    def __init__(self, options, command=None, errors_apart=True):
+    def __init__(self, options, command=None, errors_apart=True, ignored=()):
         self.transcript = b""
         self.seen = 0  # of the transcript, by expect()
         self.errors = b""
@@ -119,6 +121,7 @@ class Machine:
         self.master, slave = pty.openpty()
         self.modes = termios.tcgetattr(slave)
         self.slave = slave
+        self.ignored = ignored
         self.process = subprocess.Popen(self.command, stdin=slave, stdout=slave,
                                         stderr=subprocess.PIPE if errors_apart else slave,
                                         preexec_fn=self._own_terminal, close_fds=True)
@@ -129,6 +132,8 @@ class Machine:
         self.started = time.monotonic()
 
     def _own_terminal(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN if number in self.ignored else signal.SIG_DFL)
         os.setsid()
         import fcntl
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -242,7 +247,3 @@ def no_complaints(machine):
         text = machine.transcript + machine.errors
         start = text.find(match.group(0))
         raise Failure("complaint: %s" % text[start - 80:start + 300].decode(errors="replace"))
-
-
-def ignore_hangup():
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -158,6 +158,23 @@ def by_signal(number):
     return talk
 
 
+def by_ignored_signal():
+    """nohup: what was ignored stays so, and the machine goes on."""
+    m = Machine([("kernel", guest("vmlinuz-cloud")), ("initrd", initramfs()),
+                 ("append", "console=ttyS0")], ignored=(signal.SIGHUP,))
+    try:
+        started(m)
+        m.process.send_signal(signal.SIGHUP)
+        m.expect(r"vireo:~# ", 300)
+        m.send("\x01x")
+        m.exits(0, 30)
+    except Failure as failure:
+        m.report(failure)
+        raise
+    finally:
+        m.kill()
+
+
 def by_escape():
     m = machine()
     try:
@@ -312,6 +329,7 @@ def ways_out():
     fetch("cloud", "busybox")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         guarded(signal.Signals(number).name, by_signal(number))
+    guarded("SIGHUP, ignored", by_ignored_signal)
     guarded("Ctrl-A x", by_escape)
     guarded("SIGTSTP", by_stop_and_continue)
     guarded("SIGSEGV", by_crash)
