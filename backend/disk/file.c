@@ -1,0 +1,337 @@
+/*
+ * The raw image: a regular file or a block device of the host.
+ * Interface: disk_file_* in layer.h.
+ *
+ * Data goes by preadv and pwritev straight between the file and the spans.
+ * cache=none opens the file a second time with O_DIRECT; a request that the
+ * host cannot take so (spans or offset not aligned to its blocks) goes through
+ * the first, and Linux keeps both views the same.
+ *
+ * An image whose size is no multiple of a sector is rounded up: what is missing
+ * of the last sector reads as zeroes, and exists once it is written.
+ *
+ * An open file description lock on the whole image, shared by readers, keeps a
+ * second machine from writing what a first one uses.
+ *
+ * Threading: any thread; nothing changes after disk_file_open but what is
+ * atomic.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "backend/disk/layer.h"
+#include "base/log.h"
+
+enum {
+    SPANS_A_CALL = 128,
+    DIRECT_ALIGN = 512, /* where the host says nothing else */
+    PROBE_BYTES = 512,
+};
+
+struct file_layer {
+    struct disk_layer layer;
+    int fd;
+    int direct; /* the same with O_DIRECT, or -1 */
+    unsigned direct_align, memory_align;
+    uint64_t file_bytes;             /* before rounding up */
+    atomic_bool no_discard, no_zero; /* the host has said so */
+};
+
+static_assert(sizeof(struct disk_span) == sizeof(struct iovec) &&
+                  offsetof(struct disk_span, data) == offsetof(struct iovec, iov_base) &&
+                  offsetof(struct disk_span, bytes) == offsetof(struct iovec, iov_len),
+              "spans are passed to the host as they are");
+
+static struct file_layer *of(struct disk_layer *l)
+{
+    return CONTAINER_OF(l, struct file_layer, layer);
+}
+
+/* ---- data ---- */
+
+static int choose_fd(const struct file_layer *f, uint64_t offset, const struct disk_span *spans,
+                     unsigned count, uint64_t bytes)
+{
+    if (f->direct < 0 || (offset | bytes) % f->direct_align || offset + bytes > f->file_bytes)
+        return f->fd;
+    for (unsigned n = 0; n < count; n++)
+        if (((uintptr_t)spans[n].data) % f->memory_align || spans[n].bytes % f->memory_align)
+            return f->fd;
+    return f->direct;
+}
+
+/* One direction of all spans, in as many calls as the host wants. */
+static int transfer(struct file_layer *f, bool is_write, uint64_t offset,
+                    const struct disk_span *spans, unsigned count, uint64_t bytes)
+{
+    int fd = choose_fd(f, offset, spans, count, bytes);
+    struct disk_span part[SPANS_A_CALL];
+    uint64_t done = 0;
+
+    while (done < bytes) {
+        uint64_t got;
+        unsigned n = disk_spans_slice(spans, count, done, bytes - done, part, SPANS_A_CALL, &got);
+        const struct iovec *iov = (const struct iovec *)part;
+        ssize_t moved;
+
+        if (!n)
+            return -EINVAL; /* spans hold less than was said */
+        moved = is_write ? pwritev(fd, iov, (int)n, (off_t)(offset + done))
+                         : preadv(fd, iov, (int)n, (off_t)(offset + done));
+        if (moved < 0 && errno == EINTR)
+            continue;
+        if (moved < 0 && errno == EINVAL && fd != f->fd) {
+            fd = f->fd; /* its rules for direct I/O are not those it told */
+            continue;
+        }
+        if (moved < 0)
+            return -errno;
+        if (moved == 0) {
+            /* The end of the file: of a read, what rounding up added. */
+            if (is_write || offset + done < f->file_bytes)
+                return -EIO;
+            disk_spans_zero(spans, count, done, bytes - done);
+            return 0;
+        }
+        done += (uint64_t)moved;
+        if (fd != f->fd && (uint64_t)moved % f->direct_align)
+            fd = f->fd;
+    }
+    return 0;
+}
+
+static int file_read(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
+                     unsigned count, uint64_t bytes)
+{
+    return transfer(of(l), false, offset, spans, count, bytes);
+}
+
+static int file_write(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
+                      unsigned count, uint64_t bytes)
+{
+    return transfer(of(l), true, offset, spans, count, bytes);
+}
+
+static int file_flush(struct disk_layer *l)
+{
+    while (fdatasync(of(l)->fd) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+}
+
+static int change(struct file_layer *f, int mode, uint64_t offset, uint64_t bytes)
+{
+    while (fallocate(f->fd, mode, (off_t)offset, (off_t)bytes) < 0) {
+        if (errno == EINTR)
+            continue;
+        return errno == ENOSYS || errno == ENODEV || errno == EINVAL ? -EOPNOTSUPP : -errno;
+    }
+    return 0;
+}
+
+static int file_discard(struct disk_layer *l, uint64_t offset, uint64_t bytes)
+{
+    struct file_layer *f = of(l);
+    int ret;
+
+    if (!bytes || atomic_load(&f->no_discard))
+        return 0;
+    ret = change(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes);
+    if (ret != -EOPNOTSUPP)
+        return ret;
+    atomic_store(&f->no_discard, true);
+    return 0;
+}
+
+static int file_zero(struct disk_layer *l, uint64_t offset, uint64_t bytes)
+{
+    struct file_layer *f = of(l);
+    int ret;
+
+    /* Zeroes beyond the end are written, so that they exist. */
+    if (!bytes || offset + bytes > f->file_bytes)
+        return bytes ? -EOPNOTSUPP : 0;
+    if (atomic_load(&f->no_zero))
+        return -EOPNOTSUPP;
+    ret = change(f, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, bytes);
+    if (ret == -EOPNOTSUPP)
+        ret = change(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes);
+    if (ret == -EOPNOTSUPP)
+        atomic_store(&f->no_zero, true);
+    return ret;
+}
+
+static void file_destroy(struct disk_layer *l)
+{
+    struct file_layer *f = of(l);
+
+    if (f->direct >= 0)
+        close(f->direct);
+    if (f->fd >= 0)
+        close(f->fd);
+    free(f);
+}
+
+static const struct disk_layer_ops file_ops = {
+    .name = "file",
+    .read = file_read,
+    .write = file_write,
+    .flush = file_flush,
+    .discard = file_discard,
+    .zero = file_zero,
+    .destroy = file_destroy,
+};
+
+/* ---- opening ---- */
+
+static int open_image(struct file_layer *f, const char *path, struct error *err)
+{
+    struct stat st;
+    int mode = f->layer.readonly ? O_RDONLY : O_RDWR;
+
+    if (stat(path, &st) < 0)
+        return error_set(err, -errno, "disk %s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+        return error_set(err, -EINVAL, "disk %s: give a file or a block device", path);
+    f->fd = open(path, mode | O_CLOEXEC | O_NOCTTY);
+    if (f->fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM) && mode == O_RDWR)
+        return error_set(err, -errno,
+                         "disk %s: %s: give ,readonly or ,snapshot after it, or permission to "
+                         "write",
+                         path, strerror(errno));
+    if (f->fd < 0)
+        return error_set(err, -errno, "disk %s: %s", path, strerror(errno));
+    return 0;
+}
+
+static int find_size(struct file_layer *f, const char *path, struct error *err)
+{
+    off_t end = lseek(f->fd, 0, SEEK_END);
+
+    if (end < 0)
+        return error_set(err, -errno, "disk %s: no size: %s", path, strerror(errno));
+    if (end == 0)
+        return error_set(err, -EINVAL, "disk %s is empty: make it larger, as in truncate -s 8G %s",
+                         path, path);
+    f->file_bytes = (uint64_t)end;
+    f->layer.bytes = align_up(f->file_bytes, DISK_SECTOR_BYTES);
+    return 0;
+}
+
+/* Images in other formats would start as rubbish. */
+static int refuse_formats(struct file_layer *f, const char *path, struct error *err)
+{
+    static const struct {
+        const char *magic, *name;
+    } formats[] = {{"QFI\xfb", "qcow2"}, {"KDMV", "vmdk"}, {"vhdxfile", "vhdx"}};
+    char start[PROBE_BYTES] = {0};
+
+    if (pread(f->fd, start, sizeof start, 0) < 0)
+        return error_set(err, -errno, "disk %s: cannot read: %s", path, strerror(errno));
+    for (size_t n = 0; n < ARRAY_SIZE(formats); n++)
+        if (!memcmp(start, formats[n].magic, strlen(formats[n].magic)))
+            return error_set(err, -EINVAL,
+                             "disk %s is a %s image, and only raw ones are known: qemu-img "
+                             "convert -O raw %s NEW",
+                             path, formats[n].name, path);
+    return 0;
+}
+
+static int lock_image(struct file_layer *f, const char *path, struct log *log, struct error *err)
+{
+    struct flock lock = {.l_type = f->layer.readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+
+    if (fcntl(f->fd, F_OFD_SETLK, &lock) == 0)
+        return 0;
+    if (errno == EAGAIN || errno == EACCES)
+        return error_set(err, -EBUSY,
+                         f->layer.readonly
+                             ? "disk %s: another machine writes to it: stop that one first"
+                             : "disk %s is used by another machine: stop that one, or give both "
+                               ",readonly or ,snapshot",
+                         path);
+    vlog(log, BACKEND, WARN, "disk %s: the host cannot lock it (%s): use it in one machine only",
+         path, strerror(errno));
+    return 0;
+}
+
+static int open_direct(struct file_layer *f, const char *path, struct error *err)
+{
+    int mode = f->layer.readonly ? O_RDONLY : O_RDWR;
+    struct stat a, b;
+    int block;
+
+    f->direct_align = f->memory_align = DIRECT_ALIGN;
+    f->direct = open(path, mode | O_DIRECT | O_CLOEXEC | O_NOCTTY);
+    if (f->direct < 0)
+        return error_set(err, -errno,
+                         "disk %s: no O_DIRECT here (%s): use cache=writeback, not none", path,
+                         strerror(errno));
+    if (fstat(f->fd, &a) || fstat(f->direct, &b) || a.st_ino != b.st_ino || a.st_dev != b.st_dev)
+        return error_set(err, -EAGAIN, "disk %s was replaced while it was opened: try again", path);
+    if (S_ISBLK(a.st_mode) && ioctl(f->fd, BLKSSZGET, &block) == 0 && block > 0)
+        f->direct_align = f->memory_align = (unsigned)block;
+#ifdef STATX_DIOALIGN
+    struct statx sx;
+
+    if (statx(f->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
+        (sx.stx_mask & STATX_DIOALIGN) && sx.stx_dio_offset_align) {
+        f->direct_align = sx.stx_dio_offset_align;
+        f->memory_align = MAX(sx.stx_dio_mem_align, 1u);
+    }
+#endif
+    return 0;
+}
+
+static struct file_layer *file_create(bool readonly)
+{
+    struct file_layer *f = calloc(1, sizeof *f);
+
+    if (!f)
+        return NULL;
+    f->layer.ops = &file_ops;
+    f->layer.readonly = readonly;
+    f->fd = f->direct = -1;
+    return f;
+}
+
+struct disk_layer *disk_file_from_fd(int fd, uint64_t bytes)
+{
+    struct file_layer *f = file_create(false);
+
+    if (!f) {
+        close(fd);
+        return NULL;
+    }
+    f->fd = fd;
+    f->file_bytes = f->layer.bytes = bytes;
+    return &f->layer;
+}
+
+struct disk_layer *disk_file_open(const char *path, bool readonly, enum disk_cache cache,
+                                  struct log *log, struct error *err)
+{
+    struct file_layer *f = file_create(readonly);
+
+    if (!f) {
+        error_set(err, -ENOMEM, "out of memory for a disk");
+        return NULL;
+    }
+    if (open_image(f, path, err) || find_size(f, path, err) || refuse_formats(f, path, err) ||
+        lock_image(f, path, log, err) || (cache == DISK_NONE && open_direct(f, path, err))) {
+        file_destroy(&f->layer);
+        return NULL;
+    }
+    return &f->layer;
+}
