@@ -4,7 +4,7 @@
  * Memory, as a guest sees it:
  *
  *     0000000000  RAM
- *     00000A0000  nothing (a display would be here)
+ *     00000A0000  the VGA's, or nothing
  *     00000C0000  by PAM: RAM or nothing                        } MCH
  *     00000E0000  by PAM: RAM or the ROM's last 128 KiB         }
  *     0000100000  RAM, to 80000000 at most
@@ -38,6 +38,7 @@
 
 #include "board/pc_internal.h"
 #include "boot/firmware.h"
+#include "dev/display/vga.h"
 #include "dev/input/i8042.h"
 #include "dev/input/ps2_keyboard.h"
 #include "dev/misc/debug_port.h"
@@ -222,6 +223,42 @@ static int create_pci(struct pc *pc, struct error *err)
     return 0;
 }
 
+/* ---- the display adapter ---- */
+
+static int create_vga(struct pc *pc, const struct pc_config *c, struct error *err)
+{
+    struct vga_config vga = {.devfn = PC_VGA_DEVFN, .rom_bytes = VGABIOS_MAX};
+    struct image image;
+    uint8_t *rom;
+    int ret;
+
+    if (!c->vga || !strcmp(c->vga, "none"))
+        return 0;
+    if (strcmp(c->vga, "std"))
+        return error_set(err, -EINVAL, "--vga %.64s: use std or none", c->vga);
+    ret = firmware_open_vga(&image, err);
+    if (ret)
+        return ret;
+    rom = calloc(1, VGABIOS_MAX);
+    ret = rom ? image_read(&image, 0, rom, image.bytes, err)
+              : error_set(err, -ENOMEM, "out of memory");
+    if (!ret) {
+        vga.rom = rom;
+        pc->vga = vga_create(pc->vm, pc->pci, &vga, err);
+        ret = pc->vga ? 0 : -ENOMEM;
+    }
+    free(rom);
+    image_close(&image);
+    return ret;
+}
+
+bool pc_display(struct pc *pc, struct display_source *source)
+{
+    if (pc->vga)
+        *source = vga_source(pc->vga);
+    return pc->vga;
+}
+
 /* ---- what is on the LPC bus ---- */
 
 static int create_serial(struct pc *pc, const struct pc_config *c, struct error *err)
@@ -335,7 +372,7 @@ int pc_create(struct vm *vm, const struct pc_config *config, struct pc **out, st
     }
     if ((ret = create_memory(pc, config, err)) || (ret = create_cpus(pc, config, err)) ||
         (ret = create_interrupts(pc, err)) || (ret = create_timers(pc, err)) ||
-        (ret = create_pci(pc, err)) || (ret = create_lpc_devices(pc, config, err)) ||
+        (ret = create_pci(pc, err)) || (ret = create_vga(pc, config, err)) || (ret = create_lpc_devices(pc, config, err)) ||
         (ret = pc_info_create(pc, err)) || (ret = pc_devices_create(pc, config, err)))
         return ret;
 

@@ -17,6 +17,7 @@
 #include "vm/vm.h"
 
 struct acpi_pm;
+struct display_source;
 struct pc;
 struct pci_bus;
 struct ps2_keyboard;
@@ -46,6 +47,8 @@ struct pc_config {
     unsigned initrd_count;
     const char *append; /* or NULL */
 
+    const char *vga; /* "std": a standard VGA; "none" or NULL */
+
     /* "debug-exit[,port=P,size=N]", "testdev". */
     const char *devices[PC_MAX_DEVICES];
     unsigned device_count;
@@ -66,6 +69,8 @@ int pc_device_check(const char *spec, struct error *err);
 struct x86_vcpu *pc_cpu(struct pc *pc, unsigned index);
 struct pci_bus *pc_pci_bus(struct pc *pc);
 struct ps2_keyboard *pc_keyboard(struct pc *pc);
+/* What the display adapter shows; false: there is none. */
+bool pc_display(struct pc *pc, struct display_source *source);
 /* The user pressed the power button. */
 void pc_power_button(struct pc *pc);
 

@@ -20,6 +20,7 @@
 #include "dev/timer/rtc.h"
 
 struct fw_cfg;
+struct vga;
 
 #define PC_ISA_IRQS 16
 
@@ -40,6 +41,7 @@ struct fw_cfg;
 
 /* PCI functions of the chipset, and what post.c writes there. */
 #define PC_MCH_DEVFN PCI_DEVFN(0, 0)
+#define PC_VGA_DEVFN PCI_DEVFN(1, 0)
 #define PC_LPC_DEVFN PCI_DEVFN(31, 0)
 
 /*
@@ -73,6 +75,7 @@ struct pc {
     struct ich9_lpc *lpc;
     struct fw_cfg *fw_cfg;
     struct ps2_keyboard *keyboard;
+    struct vga *vga; /* or NULL */
     struct region fpu_port;
     struct irq_line pic_input[PC_ISA_IRQS];
     struct irq_line ioapic_input[IOAPIC_PINS];

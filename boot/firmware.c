@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #define SEABIOS_PATH "/usr/share/seabios/bios-256k.bin"
+#define VGABIOS_PATH "/usr/share/seabios/vgabios-stdvga.bin"
 #define FIRMWARE_UNIT (64 * KiB)
 
 int firmware_open(struct image *i, const char *name, struct error *err)
@@ -33,4 +34,22 @@ int firmware_open(struct image *i, const char *name, struct error *err)
         return -EINVAL;
     }
     return 0;
+}
+
+int firmware_open_vga(struct image *i, struct error *err)
+{
+    int ret;
+
+    if (access(VGABIOS_PATH, R_OK) != 0)
+        return error_set(err, -ENOENT,
+                         "the video BIOS is not installed (%s); install the package seabios, or "
+                         "give --vga none",
+                         VGABIOS_PATH);
+    ret = image_open(i, VGABIOS_PATH, "video BIOS", err);
+    if (ret == 0 && (i->bytes == 0 || i->bytes > VGABIOS_MAX)) {
+        image_close(i);
+        return error_set(err, -EINVAL, "%s is no video BIOS: install the package seabios again",
+                         VGABIOS_PATH);
+    }
+    return ret;
 }

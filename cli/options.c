@@ -48,6 +48,12 @@ const struct cli_option cli_run_options[] = {
     {"serial", "WHERE", CLI_STRING, FIELD(serial), 0, 0, "stdio, none, file:PATH or socket:PATH",
      "the first serial port: stdio, none, file:PATH, or socket:PATH, a\n"
      "Unix socket to connect to (stdio; Ctrl-A x leaves, Ctrl-A h helps)"},
+    {"vga", "TYPE", CLI_STRING, FIELD(vga), 0, 0, "std or none",
+     "the display adapter: std, a standard VGA with VESA modes, or none\n"
+     "(std with --firmware or --screenshot, else none)"},
+    {"screenshot", "FILE", CLI_STRING, FIELD(screenshot), 0, 0, "a file",
+     "what the screen shows at the end, and whenever SIGUSR1 comes: a\n"
+     "PNG, or a text screen's characters if the name ends in .txt"},
     {"device", "NAME", CLI_LIST, FIELD(device), 0, 0, "a device",
      "add a device, options after commas: debug-exit (port 0xF4 ends\n"
      "Vireo with status (value<<1)|1) or testdev (for test suites of\n"
@@ -282,6 +288,10 @@ static int check_run(const struct cli_options *o, struct error *err)
     if (o->kernel && o->firmware)
         return error_set(err, -EINVAL,
                          "--kernel and --firmware exclude each other: leave one of them out");
+    if (o->vga && strcmp(o->vga, "std") && strcmp(o->vga, "none"))
+        return error_set(err, -EINVAL, "--vga %.64s: give std or none", o->vga);
+    if (o->screenshot && o->vga && !strcmp(o->vga, "none"))
+        return error_set(err, -EINVAL, "--screenshot needs a display adapter: give --vga std");
     if (o->initrd.count && !o->kernel)
         return error_set(err, -EINVAL, "--initrd needs a kernel: give --kernel FILE too");
     if (o->append && !o->kernel)
@@ -337,5 +347,8 @@ int cli_parse(struct cli_options *o, int argc, char **argv, struct error *err)
     r = parse_run(o, argc - 2, argv + 2, err);
     if (r < 0 || (o->command != CLI_RUN && o->command != CLI_LOCKSTEP))
         return r;
-    return check_run(o, err);
+    r = check_run(o, err);
+    if (!o->vga)
+        o->vga = o->firmware || o->screenshot ? "std" : "none";
+    return r;
 }

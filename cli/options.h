@@ -47,6 +47,8 @@ struct cli_options {
     bool stats;
     const char *cpu;
     const char *serial;
+    const char *vga;        /* NULL: not said */
+    const char *screenshot;
     struct cli_list device;
     bool no_reboot;
     bool deterministic;

@@ -11,12 +11,14 @@
 #include <unistd.h>
 
 #include "backend/char/char.h"
+#include "backend/display/display.h"
 #include "board/pc.h"
 #include "cli/run.h"
 #include "cli/terminal.h"
 #include "cpu/x86/vcpu.h"
 #include "debug/report.h"
 #include "engine/engine.h"
+#include "vm/loop.h"
 #include "vm/vm.h"
 
 struct run {
@@ -82,6 +84,7 @@ void cli_board_config(const struct cli_options *o, struct pc_config *config)
         .firmware = o->firmware,
         .kernel = o->kernel,
         .append = o->append,
+        .vga = o->vga,
         .engine_options = {
             .jit_threshold = (uint32_t)o->jit_threshold,
             .jit_cache_bytes = o->jit_cache_bytes,
@@ -94,6 +97,29 @@ void cli_board_config(const struct cli_options *o, struct pc_config *config)
     for (i = 0; i < o->device.count && i < PC_MAX_DEVICES; i++)
         config->devices[config->device_count++] = o->device.item[i];
 }
+
+/* ---- the screen ---- */
+
+/* With the machine's lock, or after its end. */
+static int take_screenshot(struct run *r, struct error *err)
+{
+    struct display_source source;
+
+    if (!pc_display(r->pc, &source))
+        return error_set(err, -ENODEV, "--screenshot: the machine has no display adapter");
+    return display_shot(&source, r->options->screenshot, err);
+}
+
+static void screenshot_now(void *ctx)
+{
+    struct run *r = ctx;
+    struct error err = {0};
+
+    if (take_screenshot(r, &err) < 0)
+        report_line(r, err.text);
+}
+
+/* ---- the serial line ---- */
 
 /* Ctrl-A x. */
 static void quit(void *ctx)
@@ -158,6 +184,15 @@ static void hook_resume(void *ctx)
     vm_resume(r->vm);
 }
 
+/* SIGUSR1: on the signal thread, which may not wait for the machine. */
+static void hook_user(void *ctx)
+{
+    struct run *r = ctx;
+
+    if (r->options->screenshot)
+        loop_defer(r->vm, screenshot_now, r);
+}
+
 /* ---- the machine's life ---- */
 
 static int exit_status(enum vm_exit exit, int guest_status)
@@ -194,7 +229,7 @@ static void report_stats(struct run *r)
 
 static int run_machine(struct run *r, struct error *err)
 {
-    const struct terminal_hooks hooks = {hook_stop, hook_pause, hook_resume, r};
+    const struct terminal_hooks hooks = {hook_stop, hook_pause, hook_resume, hook_user, r};
     bool stdio = !strcmp(r->options->serial, "stdio");
     enum vm_exit exit = VM_EXIT_STOPPED;
     int guest_status = 0, code;
@@ -204,6 +239,8 @@ static int run_machine(struct run *r, struct error *err)
     terminal_leave(r->terminal);
     if (r->options->stats)
         report_stats(r);
+    if (code >= 0 && r->options->screenshot)
+        code = take_screenshot(r, err);
     return code < 0 ? CLI_ERROR : exit_status(exit, guest_status);
 }
 

@@ -1,7 +1,7 @@
 /*
  * Raw mode, and the signals that end, stop or crash the process.
  *
- * Asynchronous signals (INT, TERM, HUP, QUIT, TSTP, CONT) are blocked in all
+ * Asynchronous signals (INT, TERM, HUP, QUIT, TSTP, CONT, USR1) are blocked in all
  * threads and read from a signalfd by one of ours. The first that asks for the
  * end stops the machine in good order; a second one, or a machine that does
  * not stop in time, ends the process at once, terminal restored.
@@ -180,6 +180,12 @@ static void take_signal(struct terminal *t)
             set_raw(t);
         pthread_mutex_unlock(&t->lock);
         break;
+    case SIGUSR1:
+        pthread_mutex_lock(&t->lock);
+        if (t->running && t->hooks.user)
+            t->hooks.user(t->hooks.ctx);
+        pthread_mutex_unlock(&t->lock);
+        break;
     default:
         end_by(t, (int)info.ssi_signo);
         break;
@@ -227,6 +233,7 @@ static void block_signals(struct terminal *t)
     }
     sigaddset(&t->caught, SIGTSTP);
     sigaddset(&t->caught, SIGCONT);
+    sigaddset(&t->caught, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &t->caught, &t->mask_before);
 }
 

@@ -21,6 +21,8 @@ struct terminal_hooks {
     /* Around the time that the process is stopped (SIGTSTP). */
     void (*pause)(void *ctx);
     void (*resume)(void *ctx);
+    /* SIGUSR1; may be NULL. */
+    void (*user)(void *ctx);
     void *ctx;
 };
 
