@@ -177,7 +177,8 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
     struct jit *j = jit_of(c);
     const struct x86_insn *i =
         (const struct x86_insn *)(j->arena + (reference & SLOW_REFERENCE) * 8);
-    bool is_group = (reference >> SLOW_REASON_SHIFT & 3) == SLOW_GROUP;
+    enum slow_reason reason = reference >> SLOW_REASON_SHIFT & 7;
+    bool is_group = reason == SLOW_GROUP, leaves = is_group || reason == SLOW_TRIAL;
     uint64_t clears = j->l0_clears;
     uint64_t page_rip = c->s.reg[X86_RIP], rip;
     enum x86_next next;
@@ -186,6 +187,8 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
     j->stats.slow_calls++;
     if (is_group)
         group_failed(c, i);
+    if (reason == SLOW_TRIAL)
+        jit_trial_over(j, i);
     j->pair[0] = *i;
     c->cur = j->pair;
     c->block = &j->slow_block;
@@ -193,14 +196,14 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
     c->block = NULL;
     if (likely((unsigned)next == NEXT_IN_UNIT)) {
         /* Lookups that are shared hold until translations are dropped. */
-        if (likely(!wants_out(c) && !j->leaving && !is_group && clears == j->l0_clears))
+        if (likely(!wants_out(c) && !j->leaving && !leaves && clears == j->l0_clears))
             return 0;
         rip = c->s.reg[X86_RIP] + i->offset + i->length;
         c->s.reg[X86_RIP] = rip & c->ip_mask;
         c->s.icount += i->number + 1u;
         return leave_for(c, j->leaving ? LEAVE_WANTED : LEAVE_EVENT);
     }
-    if ((i->flags & INSN_GOES_ON) && !is_group && clears == j->l0_clears &&
+    if ((i->flags & INSN_GOES_ON) && !leaves && clears == j->l0_clears &&
         goes_on(c, i, page_rip))
         return 0;
     c->s.icount += i->number + 1u;
@@ -323,7 +326,8 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
     key = jit_key(c);
     if (!u || u->key != key) {
         const struct itlb_entry *page;
-        u = jit_find(j, b->host, key);
+        /* Units come of hot blocks: of a lukewarm one there is none. */
+        u = b->heat && b->heat < j->threshold && b->cached ? NULL : jit_find(j, b->host, key);
         if (!u) {
             if (!b->cached || b->second_host)
                 return not_now(j, b, b->cached ? TRY_CROSSING : TRY_UNCACHED);

@@ -36,22 +36,33 @@
 #define JIT_JUMPS 16384   /* entries of a jump cache: a power of two */
 
 /* A translation that was used before, by base register and place: a subset of
- * the TLB, found without computing an index. An access of n bytes at a hits if
+ * the TLB, found without computing an index, for accesses that stay in a page. An access of n bytes at a hits if
  * a - read <= 4096 - n, unsigned. */
 struct jit_l0 {
     uint64_t read, write; /* linear page address, or JIT_L0_NONE */
     uint64_t addend;      /* host address - linear address */
-    uint64_t unused;
+    uint64_t kept;        /* the addend that a group of accesses found in the TLB */
 };
 /* Hit by addresses only that are far from canonical, and they stay so when any
  * addend is added: the host's processor refuses them, and fault.c sees to it. */
 #define JIT_L0_NONE 0x4000000000000000ull
 
 /* A place in the code that has so many of the last so many L0 misses looks into
- * the TLB itself from then on. */
+ * the TLB from then on. */
 #define JIT_MISS_COUNTERS 1024
 #define JIT_MISS_WINDOW 8192
 #define JIT_MISS_MANY 250
+
+/* An access during its unit's trial, by place in guest code (a hash): site.c. */
+struct jit_site {
+    uint32_t page;    /* that it went to last, bits 31..12 */
+    uint32_t changes; /* how often that was another one */
+    uint32_t uses;    /* in steps of JIT_TRIAL_STEP: overflows at the end */
+    uint32_t unused;
+};
+#define JIT_TRIAL_SHIFT 9 /* log2(uses) until the trial is over */
+#define JIT_TRIAL_STEP (1u << (32 - JIT_TRIAL_SHIFT))
+#define JIT_SITES 65536
 
 /* Where an indirect jump to rip leads. */
 struct jit_jump {
@@ -123,8 +134,6 @@ struct jit_unit {
     struct x86_insn insn[];     /* count and one; offsets count from the page */
 };
 
-#define JIT_SITES 65536
-
 struct jit_page {
     const uint8_t *host;
     struct jit_unit *units;
@@ -158,7 +167,7 @@ struct jit {
     uint32_t generation[2]; /* of global and of other pages' fetch translations */
     uint8_t l0_used[4];     /* by class: something is in l0[] */
     uint64_t l0_none;       /* JIT_L0_NONE */
-    /* How often L0 misses of late, by place in the code: see miss.c. */
+    /* How often L0 misses of late, by place in the code: see site.c. */
     uint16_t misses[JIT_MISS_COUNTERS];
     uint32_t misses_left; /* until all are forgotten */
     uint32_t miss_argument; /* of jit_miss: also behind its call */
@@ -170,6 +179,7 @@ struct jit {
     void *call_slow, *call_slow_vector, *call_link, *call_enter_vectors;
     struct jit_l0 l0[TLB_CLASSES][JIT_L0_SLOTS];
     struct jit_jump jumps[TLB_CLASSES][JIT_JUMPS];
+    struct jit_site site[JIT_SITES];
 
     /* ---- C only ---- */
     bool leaving;           /* after the current instruction */
@@ -193,9 +203,10 @@ struct jit {
     unsigned threshold;
     bool is_counting;
     uint8_t host_kills; /* enum jit_host_kills: flags.c */
-    /* Places in guest code, by hash of their address: look into the TLB at once;
-     * share no lookup. */
-    uint64_t tlb_sites[JIT_SITES / 64], single_sites[JIT_SITES / 64];
+    /* Places in guest code, by hash of their address: go to L0; not even if they
+     * did; share no lookup; and units that had their trial. */
+    uint64_t l0_sites[JIT_SITES / 64], tlb_sites[JIT_SITES / 64];
+    uint64_t single_sites[JIT_SITES / 64], tried_units[JIT_SITES / 64];
     uint64_t l0_clears; /* how often L0 was emptied */
     struct jit_translation *translation; /* scratch of the translator */
     struct jit_stats stats;
@@ -258,13 +269,18 @@ bool jit_fetched_all_there(struct x86_vcpu *c, bool is_global);
 bool jit_fetched_is_there(struct x86_vcpu *c, gva_t lin);
 void jit_fetched_clear(struct x86_vcpu *c, bool is_global);
 
-/* ---- miss.c ---- */
+/* ---- site.c ---- */
 
-/* L0 misses too often for the access before this return address. */
-void jit_many_misses(struct x86_vcpu *c, uint64_t host_code);
+unsigned jit_site_hash(const uint8_t *guest_code);
 /* Sets of places, by hash: now and then somebody else's. */
 bool jit_is_noted(const uint64_t *sites, const uint8_t *guest_code);
 void jit_note(uint64_t *sites, const uint8_t *guest_code);
+/* The code has changed: nothing is known of its places. */
+void jit_forget_sites(struct jit *j, const struct jit_unit *u);
+/* Access i ends the trial of its unit, which is to be made anew. */
+void jit_trial_over(struct jit *j, const struct x86_insn *i);
+/* L0 misses too often for the access before this return address. */
+void jit_many_misses(struct x86_vcpu *c, uint64_t host_code);
 /* The unit of an instruction, and where the instruction's bytes are. */
 struct jit_unit *jit_unit_of(const struct x86_insn *i);
 static inline const uint8_t *jit_guest_code(const struct jit_unit *u, const struct x86_insn *i)
@@ -296,6 +312,9 @@ void jit_leave(void);
 void jit_miss(void);
 /* From the return address of a call of jit_miss to the slow way. */
 #define JIT_MISS_TO_SLOW 13
+/* In its argument, behind offset in l0, size less one, and is_write: the access
+ * does not look into L0. */
+#define JIT_MISS_OF_TLB (1u << 25)
 void jit_no_jump(void);
 void jit_call_slow(void);
 void jit_call_slow_vector(void);

@@ -1,11 +1,12 @@
 /*
  * Guest memory in translated code: the one seam.
  *
- * An access takes the page of an L0 entry that belongs to its base register and
- * place from its address: that costs no index and puts nothing on the way of
- * the address; the entry's addend makes the linear address the host's. If the
- * difference leaves no room for the access in the page, it goes to jit_miss (entry.c), which looks into the TLB, and from there
- * to the instruction's handler.
+ * An access that stays in a page for long (site.c) takes the page of an L0 entry
+ * that belongs to its base register and place from its address: that costs no
+ * index and puts nothing on the way of the address; the entry's addend makes the
+ * linear address the host's. If the difference leaves no room for the access in
+ * the page, it goes to jit_miss (entry.c), which looks into the TLB, and from
+ * there to the instruction's handler. Other accesses look into the TLB at once.
  */
 #include "engine/jit/translate.h"
 
@@ -74,6 +75,61 @@ static uint32_t emit_check(struct tr *t, unsigned base, int32_t disp, unsigned s
     return emit_jcc(e, 7); /* ja */
 }
 
+/* Counts in trials: T1 = the page. */
+static void emit_measure(struct tr *t)
+{
+    unsigned n = jit_site_hash(jit_guest_code(t->u, tr_insn(t)));
+    struct emit *e = &t->e;
+    uint32_t same;
+
+#define SITE_RM(field)                                                                             \
+    rm_mem(H_RSP, (int32_t)(JIT_AREA + offsetof(struct jit, site) + n * sizeof(struct jit_site) +  \
+                            offsetof(struct jit_site, field)))
+    emit_rm(e, 0x3b, T1, SITE_RM(page)); /* cmp */
+    same = emit_jcc(e, 4);
+    emit_rm(e, 0x89, T1, SITE_RM(page));
+    emit_alu_imm(e, 0, 0, SITE_RM(changes), 1);
+    emit_patch(e, same, e->at);
+    emit_rm_imm(e, 0x81, 0, SITE_RM(uses), 4); /* add */
+    emit32(e, JIT_TRIAL_STEP);
+#undef SITE_RM
+    new_stub(t, STUB_TRIAL, emit_jcc(e, 2)); /* jc */
+}
+
+/* T0 = the TLB's entry for [base + disp], size bytes. Destroys T1, and keeps it
+ * in saved_t1 if it is the base. The returned rel32: not there. */
+static uint32_t emit_tlb_check(struct tr *t, unsigned base, int32_t disp, unsigned size,
+                               bool is_write)
+{
+    struct emit *e = &t->e;
+
+    emit_lea(e, T0, rm_mem(base, disp));
+    if (base == T1)
+        emit_store(e, JIT_RM(saved_t1), T1);
+    emit_lea(e, T1, rm_mem(T0, (int32_t)size - 1));
+    emit_rm_imm(e, OP_W | 0xc1, 5, rm_reg(T0), 1); /* shr T0, 12 - 5 */
+    emit8(e, 12 - TLB_ENTRY_SHIFT);
+    emit_rm(e, OP_W | 0x23, T0, CPU_RM(tlb_index_mask));
+    emit_alu_imm(e, OP_W, 4, rm_reg(T1), -4096);
+    emit_rm(e, OP_W | 0x03, T0, CPU_RM(tlb_table));
+    emit_rm(e, OP_W | 0x3b, T1,
+            rm_mem(T0, is_write ? (int32_t)offsetof(struct tlb_entry, write)
+                                : (int32_t)offsetof(struct tlb_entry, read)));
+    return emit_jcc(e, 5);
+}
+
+/* Behind emit_tlb_check: T0 = the addend, T1 what it was if it is the base. */
+static void emit_tlb_addend(struct tr *t, unsigned base, enum way way)
+{
+    struct emit *e = &t->e;
+
+    if (way == WAY_TRIAL)
+        emit_measure(t);
+    if (base == T1)
+        emit_load(e, T1, JIT_RM(saved_t1));
+    emit_load(e, T0, rm_mem(T0, (int32_t)offsetof(struct tlb_entry, addend)));
+}
+
 static struct jit_stub *miss_stub(struct tr *t, unsigned kind, uint32_t jump, unsigned base,
                                   int32_t disp, unsigned size, bool is_write, unsigned slot)
 {
@@ -90,14 +146,21 @@ static struct jit_stub *miss_stub(struct tr *t, unsigned kind, uint32_t jump, un
 
 /* [base + disp], base a host register: linear. */
 static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size, bool is_write,
-                       unsigned slot)
+                       unsigned slot, enum way way)
 {
     struct emit *e = &t->e;
     uint32_t retry = e->at;
-    uint32_t jump = emit_check(t, base, disp, size, is_write, slot);
+    uint32_t jump = way == WAY_L0 ? emit_check(t, base, disp, size, is_write, slot)
+                                  : emit_tlb_check(t, base, disp, size, is_write);
+    struct jit_stub *s = miss_stub(t, STUB_MISS, jump, base, disp, size, is_write, slot);
 
-    miss_stub(t, STUB_MISS, jump, base, disp, size, is_write, slot)->retry = retry;
-    emit_load(e, T0, L0_RM(class_of(t), slot, addend));
+    s->retry = retry;
+    s->way = way;
+    s->spilled = way != WAY_L0 && base == T1;
+    if (way == WAY_L0)
+        emit_load(e, T0, L0_RM(class_of(t), slot, addend));
+    else
+        emit_tlb_addend(t, base, way);
     return rm_mem_index(base, T0, 0, disp);
 }
 
@@ -105,8 +168,10 @@ static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size,
 void emit_group_stub(struct tr *t, const struct jit_stub *s)
 {
     struct emit *e = &t->e;
-    uint32_t over, back, fails;
+    uint32_t over, back, fails, again;
 
+    if (s->spilled)
+        emit_load(e, T1, JIT_RM(saved_t1));
     emit_lea(e, T0, rm_mem(s->base, s->disp));
     emit_miss_call(t, s);
     over = emit_jmp(e);
@@ -114,7 +179,9 @@ void emit_group_stub(struct tr *t, const struct jit_stub *s)
     emit_flags_to_cc(t, s->flags, s->recipe);
     emit_slow_call(t, s->k, SLOW_GROUP);
     emit_patch(e, over, e->at);
-    emit_patch(e, emit_check(t, s->base, s->lo, s->range, s->is_group_write, s->slot), fails);
+    again = s->way == WAY_L0 ? emit_check(t, s->base, s->lo, s->range, s->is_group_write, s->slot)
+                             : emit_tlb_check(t, s->base, s->lo, s->range, s->is_group_write);
+    emit_patch(e, again, fails);
     back = emit_jmp(e);
     emit_patch(e, back, s->retry);
 }
@@ -122,60 +189,44 @@ void emit_group_stub(struct tr *t, const struct jit_stub *s)
 /* [guest + disp] where guest is in host register `base`; shares its lookup with
  * what comes. */
 static struct rm check_shared(struct tr *t, unsigned guest, unsigned base, int32_t disp,
-                              unsigned size, bool is_write, bool is_implicit, unsigned slot)
+                              unsigned size, bool is_write, bool is_implicit, unsigned slot,
+                              enum way way)
 {
     struct emit *e = &t->e;
     struct jit_stub *s;
     struct group g;
+    unsigned range;
+    uint32_t jump;
 
     t->j->stats.accesses++;
     if (group_covers(t, guest, disp, size, is_write)) {
-        emit_load(e, T0, L0_RM(class_of(t), slot, addend));
+        emit_load(e, T0, t->group[guest].is_kept ? L0_RM(class_of(t), slot, kept)
+                                                 : L0_RM(class_of(t), slot, addend));
         return rm_mem_index(base, T0, 0, disp);
     }
     flags_clobber(t);
     t->group[guest].active = false; /* its entry may become another page's */
     if (!group_begin(t, guest, disp, size, is_write, is_implicit, &g))
-        return check(t, base, disp, size, is_write, slot);
-    s = miss_stub(t, STUB_GROUP,
-                  emit_check(t, base, g.lo, (unsigned)(g.hi - g.lo), g.is_write, slot), base, disp,
-                  size, is_write, slot);
+        return check(t, base, disp, size, is_write, slot, way);
+    range = (unsigned)(g.hi - g.lo);
+    jump = way == WAY_L0 ? emit_check(t, base, g.lo, range, g.is_write, slot)
+                         : emit_tlb_check(t, base, g.lo, range, g.is_write);
+    s = miss_stub(t, STUB_GROUP, jump, base, disp, size, is_write, slot);
     s->lo = g.lo;
-    s->range = (uint16_t)(g.hi - g.lo);
+    s->range = (uint16_t)range;
     s->is_group_write = g.is_write;
+    s->way = way;
+    s->spilled = way != WAY_L0 && base == T1;
     s->retry = e->at;
+    if (way == WAY_L0) {
+        emit_load(e, T0, L0_RM(class_of(t), slot, addend));
+    } else {
+        emit_tlb_addend(t, base, way);
+        emit_store(e, L0_RM(class_of(t), slot, kept), T0);
+    }
     g.active = true;
+    g.is_kept = way != WAY_L0;
     t->group[guest] = g;
-    emit_load(e, T0, L0_RM(class_of(t), slot, addend));
-    return rm_mem_index(base, T0, 0, disp);
-}
-
-/* The same through the TLB. */
-static struct rm check_tlb(struct tr *t, unsigned base, int32_t disp, unsigned size,
-                           bool is_write, unsigned slot)
-{
-    struct emit *e = &t->e;
-    uint32_t retry = e->at;
-    struct jit_stub *s;
-
-    emit_lea(e, T0, rm_mem(base, disp));
-    if (base == T1)
-        emit_store(e, JIT_RM(saved_t1), T1);
-    emit_lea(e, T1, rm_mem(T0, (int32_t)size - 1));
-    emit_rm_imm(e, OP_W | 0xc1, 5, rm_reg(T0), 1); /* shr T0, 12 - 5 */
-    emit8(e, 12 - TLB_ENTRY_SHIFT);
-    emit_rm(e, OP_W | 0x23, T0, CPU_RM(tlb_index_mask));
-    emit_alu_imm(e, OP_W, 4, rm_reg(T1), -4096);
-    emit_rm(e, OP_W | 0x03, T0, CPU_RM(tlb_table));
-    emit_rm(e, OP_W | 0x3b, T1,
-            rm_mem(T0, is_write ? (int32_t)offsetof(struct tlb_entry, write)
-                                : (int32_t)offsetof(struct tlb_entry, read)));
-    s = miss_stub(t, STUB_MISS, emit_jcc(e, 5), base, disp, size, is_write, slot);
-    s->retry = retry;
-    s->spilled = base == T1;
-    if (base == T1)
-        emit_load(e, T1, JIT_RM(saved_t1));
-    emit_load(e, T0, rm_mem(T0, (int32_t)offsetof(struct tlb_entry, addend)));
     return rm_mem_index(base, T0, 0, disp);
 }
 
@@ -185,6 +236,20 @@ static bool has_plain_segment(const struct tr *t, unsigned seg)
         return false;
     /* CS is flat with the others, but not writable. */
     return t->is_64 || (t->is_flat && seg != X86_CS);
+}
+
+/* The stack, constants and what segments lead to: few pages. */
+static enum way way_of(const struct tr *t, bool is_plain)
+{
+    const struct x86_insn *i = tr_insn(t);
+    const uint8_t *at = jit_guest_code(t->u, i);
+
+    if (jit_is_noted(t->j->tlb_sites, at))
+        return WAY_TLB;
+    if (!is_plain || i->base == X86_RSP || i->base == X86_RIP ||
+        (i->base == X86_ZERO && i->index == X86_ZERO) || jit_is_noted(t->j->l0_sites, at))
+        return WAY_L0;
+    return t->is_trial ? WAY_TRIAL : WAY_TLB;
 }
 
 bool mem_possible(const struct tr *t)
@@ -240,7 +305,7 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
     struct emit *e = &t->e;
     int32_t disp = (int32_t)i->disp;
     bool is_plain = has_plain_segment(t, i->seg);
-    bool uses_tlb = jit_is_noted(t->j->tlb_sites, jit_guest_code(t->u, i));
+    enum way way = way_of(t, is_plain);
     unsigned base = T1, id = i->base + 1u;
 
     if (i->base == X86_RIP)
@@ -256,10 +321,7 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
             if (!t->trusts_t1 || !t1_holds(t, i->base))
                 emit_load(e, T1, guest_rm(i->base));
         }
-        if (!uses_tlb)
-            return check_shared(t, i->base, base, disp, size, is_write, false, slot_for(t, id));
-        flags_clobber(t);
-        t->group[i->base].active = false;
+        return check_shared(t, i->base, base, disp, size, is_write, false, slot_for(t, id), way);
     } else if (t->is_64 && i->ea_shift == 0 && i->index == X86_ZERO && i->base == X86_ZERO) {
         flags_clobber(t);
         if (is_plain)
@@ -285,28 +347,24 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
                     rm_mem(H_RSP, (int32_t)(offsetof(struct x86_vcpu, seg_base) + 8u * i->seg)));
     }
     t->j->stats.accesses++;
-    if (uses_tlb)
-        return check_tlb(t, base, disp, size, is_write, slot_for(t, id));
-    return check(t, base, disp, size, is_write, slot_for(t, id));
+    return check(t, base, disp, size, is_write, slot_for(t, id), way);
 }
 
 struct rm mem_linear(struct tr *t, unsigned base, unsigned id, unsigned size, bool is_write)
 {
     flags_clobber(t);
     t->j->stats.accesses++;
-    if (jit_is_noted(t->j->tlb_sites, jit_guest_code(t->u, tr_insn(t))))
-        return check_tlb(t, base, 0, size, is_write, slot_for(t, id));
-    return check(t, base, 0, size, is_write, slot_for(t, id));
+    return check(t, base, 0, size, is_write, slot_for(t, id), way_of(t, false));
 }
 
 struct rm mem_stack(struct tr *t, int32_t disp, unsigned size, bool is_write)
 {
     if (t->is_64)
-        return check_shared(t, X86_RSP, H_R13, disp, size, is_write, true, 0);
+        return check_shared(t, X86_RSP, H_R13, disp, size, is_write, true, 0, WAY_L0);
     flags_clobber(t);
     t->j->stats.accesses++;
     emit_rm(&t->e, 0x8d, T1, rm_mem(H_R13, disp)); /* lea, 32 bits */
-    return check(t, T1, 0, size, is_write, 0);
+    return check(t, T1, 0, size, is_write, 0, WAY_L0);
 }
 
 struct rm mem_frame(struct tr *t, unsigned size)
@@ -319,7 +377,7 @@ struct rm mem_frame(struct tr *t, unsigned size)
         base = T1;
     }
     t->j->stats.accesses++;
-    return check(t, base, 0, size, false, slot_for(t, X86_RBP + 1));
+    return check(t, base, 0, size, false, slot_for(t, X86_RBP + 1), WAY_L0);
 }
 
 unsigned mem_spare(struct tr *t, struct rm *rm)

@@ -15,10 +15,11 @@ enum slow_reason {
     SLOW_MEMORY, /* its memory operand was not found */
     SLOW_OTHER,  /* its target or another operand was not the usual one */
     SLOW_GROUP,  /* the guard of several accesses failed: the unit is left */
+    SLOW_TRIAL,  /* the unit's trial is over: site.c */
     SLOW_REASONS
 };
 /* Comes with the instruction's reference, which is smaller. */
-#define SLOW_REASON_SHIFT 30
+#define SLOW_REASON_SHIFT 29
 #define SLOW_REFERENCE (BIT(SLOW_REASON_SHIFT) - 1)
 
 /* Why host code was left. */
@@ -51,6 +52,7 @@ struct jit_stats {
     uint64_t invalidations, invalidate_ticks;
     uint64_t slow_calls, dispatches, dispatch_hits, l0_drops, jumps_drops, entered;
     uint64_t l0_misses, refills, tlb_sites, group_fails;
+    uint64_t trials, local_sites, other_sites;
     uint64_t false_hits; /* fault.c */
     uint64_t accesses, lookups; /* as emitted */
     uint64_t leave[JIT_LEAVES];

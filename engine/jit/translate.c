@@ -18,6 +18,9 @@
 /* Host code of one unit at most; what does not fit is cut short. */
 #define UNIT_MAX_CODE (48 * KiB)
 
+/* How far the end of a small loop jumps back from its unit's start, at most. */
+#define LOOP_REACH 256
+
 size_t jit_translation_bytes(void)
 {
     return sizeof(struct jit_translation);
@@ -94,6 +97,21 @@ static bool may_leave(const struct tr *t, unsigned k)
     return false;
 }
 
+/* Is it a small loop, or the end of one? */
+static bool is_loop(const struct tr *t)
+{
+    for (unsigned n = 0; n < t->u->count; n++) {
+        const ZydisDecodedInstruction *z = &t->t->d[n].z;
+        const struct x86_insn *i = &t->u->insn[n];
+        int64_t target = i->offset + i->length + z->raw.imm[0].value.s;
+
+        if ((is_jcc(z) || (z->mnemonic == ZYDIS_MNEMONIC_JMP && z->raw.imm[0].is_relative)) &&
+            target <= t->u->insn[0].offset && target >= t->u->insn[0].offset - LOOP_REACH)
+            return true;
+    }
+    return false;
+}
+
 static void analyse_flags(struct tr *t)
 {
     struct jit_translation *s = t->t;
@@ -136,7 +154,8 @@ void emit_slow_call(struct tr *t, unsigned k, enum slow_reason why)
 void emit_miss_call(struct tr *t, const struct jit_stub *s)
 {
     uint32_t argument = (uint32_t)((s->class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
-                        (s->size - 1u) << 16 | (uint32_t)s->is_write << 24;
+                        (s->size - 1u) << 16 | (uint32_t)s->is_write << 24 |
+                        (s->way != WAY_L0 ? JIT_MISS_OF_TLB : 0);
 
     /* Stored, because code is not in the host's data cache. */
     emit_rm_imm(&t->e, 0xc7, 0, JIT_RM(miss_argument), 4);
@@ -247,6 +266,10 @@ void emit_stubs(struct tr *t)
             break;
         case STUB_GROUP:
             emit_group_stub(t, s);
+            break;
+        case STUB_TRIAL: /* leaves the unit */
+            emit_flags_to_cc(t, s->flags, s->recipe);
+            emit_slow_call(t, s->k, SLOW_TRIAL);
             break;
         case STUB_FIX:
             emit_fix_stub(t, s);
@@ -398,6 +421,7 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     *u = (struct jit_unit){.host = host, .key = key, .count = (uint16_t)count};
     u->links = jit_arena_alloc(j, (jumps + 2) * sizeof(struct jit_link));
     t.u = u;
+    t.is_trial = !jit_is_noted(j->tried_units, host) && is_loop(&t);
     t.e = (struct emit){.base = j->code.write};
     while (!emit_unit(&t))
         ;

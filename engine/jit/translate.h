@@ -45,12 +45,13 @@ struct recipe {
 
 /* Code out of line, emitted behind the unit. */
 struct jit_stub {
-    enum { STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX, STUB_GROUP, STUB_VECTORS } kind;
+    enum { STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX, STUB_GROUP, STUB_VECTORS, STUB_TRIAL } kind;
     uint32_t jump; /* rel32 that comes here; more than one: chained by other stubs */
     uint8_t k;     /* instruction */
     uint8_t flags; /* enum flags_at, when it is entered */
     struct recipe recipe;
-    bool spilled;  /* STUB_MISS: T1 is in saved_t1 */
+    bool spilled;  /* STUB_MISS, STUB_GROUP: T1 is in saved_t1 */
+    uint8_t way;   /* enum way */
     uint8_t size, is_write, slot, class;
     uint8_t base;     /* STUB_MISS: linear address = base + disp */
     int32_t disp;
@@ -77,9 +78,17 @@ struct jit_translation {
     uint8_t copy[UNIT_MAX_INSNS * 15];
 };
 
+/* Where an access looks for its translation: site.c. */
+enum way {
+    WAY_L0,
+    WAY_TLB,
+    WAY_TRIAL, /* into the TLB, and measures which is better */
+};
+
 /* Accesses off one base that a guard has checked: group.c. */
 struct group {
     bool active, is_write;
+    bool is_kept; /* the addend is in jit_l0.kept */
     int32_t lo, hi; /* from base as it was at the guard */
     int32_t delta;  /* how far base has moved since */
 };
@@ -105,6 +114,7 @@ struct tr {
     uint8_t cache, cache_k;
     bool trusts_t1; /* nothing of the instruction in hand has used T1 yet */
     bool is_64, is_flat, is_counting;
+    bool is_trial;
     bool is_alone; /* the access in hand may not happen: no group begins with it */
     bool failed; /* too many stubs */
 };

@@ -261,6 +261,7 @@ static void invalidate_page(struct jit *j, const uint8_t *page, uint64_t start, 
             continue;
         }
         *at = u->page_next;
+        jit_forget_sites(j, u);
         kill_unit(j, u);
     }
 }
