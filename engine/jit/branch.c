@@ -113,10 +113,12 @@ static bool target_of(const struct tr *t, int32_t *target)
     int64_t to = i->target;
 
     /* 16 and 32-bit RIPs wrap; where the page is not known, only what stays in
-     * it is certain not to. */
+     * it is certain not to: all of a page is within CS. */
     if (!t->is_64 && !t->is_flat && (to < 0 || to >= (int64_t)PAGE_SIZE))
         return false;
-    if (i->size == 2 || to != (int32_t)to)
+    if (i->size == 2 && (t->key & MODE_SIZE) != MODE_16)
+        return false;
+    if (to != (int32_t)to)
         return false;
     *target = (int32_t)to;
     return true;
@@ -148,6 +150,98 @@ static bool emit_jcc_insn(struct tr *t)
         t->flags = flags;
         emit_patch(e, over, e->at);
     }
+    return true;
+}
+
+static void emit_xchg_count(struct emit *e) /* rcx, rax */
+{
+    emit8(e, 0x48);
+    emit8(e, 0x91);
+}
+
+/* The host's own JRCXZ or JECXZ over `bytes`: no flags are touched. */
+static void emit_jump_if_none(struct emit *e, unsigned size, unsigned bytes)
+{
+    if (size == 4)
+        emit8(e, 0x67);
+    emit8(e, 0xe3);
+    emit8(e, bytes);
+}
+
+/* Over it: the rel32, unless the count is zero. */
+static uint32_t jump_unless_none(struct tr *t, unsigned size)
+{
+    struct emit *e = &t->e;
+    uint32_t over;
+
+    if (size != 2) {
+        emit_jump_if_none(e, size, 5);
+        return emit_jmp(e);
+    }
+    emit_rm(e, OP_0F | 0xb7, T0, rm_reg(H_RCX)); /* in RCX's place meanwhile */
+    emit_xchg_count(e);
+    emit_jump_if_none(e, 8, 2 + 5);
+    emit_xchg_count(e);
+    over = emit_jmp(e);
+    emit_xchg_count(e);
+    return over;
+}
+
+/* Over it, if the count is zero. */
+static uint32_t jump_if_none(struct tr *t, unsigned size)
+{
+    struct emit *e = &t->e;
+
+    if (size == 2) {
+        emit_rm(e, OP_0F | 0xb7, T0, rm_reg(H_RCX));
+        emit_xchg_count(e);
+        emit_jump_if_none(e, 8, 4);
+        emit_xchg_count(e);
+        emit8(e, 0xeb);
+        emit8(e, 2 + 5);
+        emit_xchg_count(e);
+    } else {
+        emit_jump_if_none(e, size, 2);
+        emit8(e, 0xeb);
+        emit8(e, 5);
+    }
+    return emit_jmp(e);
+}
+
+/* LOOP, LOOPE, LOOPNE, JCXZ and its like: by the host's JRCXZ, which is the only
+ * jump that asks a register and leaves flags alone. */
+static bool emit_loop(struct tr *t)
+{
+    const struct x86_insn *i = tr_insn(t);
+    ZydisMnemonic m = tr_decode(t)->z.mnemonic;
+    bool counts = m == ZYDIS_MNEMONIC_LOOP || m == ZYDIS_MNEMONIC_LOOPE ||
+                  m == ZYDIS_MNEMONIC_LOOPNE;
+    uint32_t over, also = 0;
+    struct emit *e = &t->e;
+    int32_t target;
+    uint8_t flags;
+
+    /* A target that is no place to go to sends the branch to its handler, which
+     * would count once more: pages are whole. */
+    if (!target_of(t, &target) || (counts && crosses(target)))
+        return false;
+    if (counts && m != ZYDIS_MNEMONIC_LOOP)
+        flags_to_host(t);
+    if (counts && i->addr_size == 2) {
+        emit_lea(e, T0, rm_mem(H_RCX, -1));
+        emit_rm(e, OP_66 | 0x89, T0, rm_reg(H_RCX));
+    } else if (counts) {
+        emit_rm(e, (i->addr_size == 8 ? OP_W : 0) | 0x8d, H_RCX, rm_mem(H_RCX, -1));
+    }
+    if (counts && m != ZYDIS_MNEMONIC_LOOP)
+        also = emit_jcc(e, m == ZYDIS_MNEMONIC_LOOPE ? 5 : 4);
+    over = counts ? jump_if_none(t, i->addr_size) : jump_unless_none(t, i->addr_size);
+    flags = t->flags;
+    emit_edge(t, target, t->k + 1, target <= (int32_t)i->offset);
+    t->flags = flags;
+    emit_patch(e, over, e->at);
+    if (also)
+        emit_patch(e, also, e->at);
     return true;
 }
 
@@ -286,7 +380,7 @@ bool emit_branch(struct tr *t)
                      d->z.opcode <= 0x7f) ||
                     (d->z.opcode_map == ZYDIS_OPCODE_MAP_0F && d->z.opcode >= 0x80 &&
                      d->z.opcode <= 0x8f);
-        return near && emit_jcc_insn(t);
+        return near ? emit_jcc_insn(t) : emit_loop(t);
     }
     if (!t->is_64 && !t->is_flat)
         return false;

@@ -726,40 +726,61 @@ static bool emit_bswap(struct tr *t)
 
 /* ---- VEX ---- */
 
+/*
+ * BMI: up to three registers, in modrm.reg, vvvv and r/m. What has no host
+ * register is read from its home (r/m) or a scratch register (vvvv), and made in
+ * one: T0, or T1 for the other of MULX's two, whose sources are read before.
+ */
 static bool emit_vex_general(struct tr *t)
 {
     const struct x86_decode *d = tr_decode(t);
     const ZydisDecodedInstruction *z = &d->z;
     unsigned map = z->opcode_map == ZYDIS_OPCODE_MAP_0F38 ? 2 : 3, use = t->t->use[t->k];
+    unsigned held = t->cache_k == t->k ? t->cache : X86_ZERO;
     struct emit *e = &t->e;
     struct form f;
     struct rm rm;
-    unsigned reg = z->raw.modrm.reg, vvvv = 0;
+    unsigned reg, vvvv = 0;
 
     if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX || !form_of(d, &f) || !f.rm)
         return false;
-    /* At most one register without a home in the host, and that is r/m. */
-    if ((f.reg && host_of(guest_of(f.reg)) == H_NONE) ||
-        (f.vvvv && host_of(guest_of(f.vvvv)) == H_NONE))
-        return false;
+    reg = f.reg ? host_of(guest_of(f.reg)) : z->raw.modrm.reg;
+    if (f.vvvv)
+        vvvv = host_of(guest_of(f.vvvv));
     if (f.rm->type == ZYDIS_OPERAND_TYPE_MEMORY) {
         if (!mem_possible(t))
             return false;
+        t->trusts_t1 = true;
         rm = mem_operand(t, f.rm->size / 8, false);
+        t->trusts_t1 = false;
+        held = X86_ZERO;
         if ((use & FLAGS_PASS) && t->t->live[t->k + 1])
             mem_to_t1(t, &rm);
     } else {
         rm = guest_rm(guest_of(f.rm));
+        if (rm.is_mem && held == guest_of(f.rm))
+            rm = rm_reg(T1);
     }
     if ((use & FLAGS_PASS) && t->t->live[t->k + 1])
         flags_to_host(t);
-    if (f.reg)
-        reg = host_of(guest_of(f.reg));
-    if (f.vvvv)
-        vvvv = host_of(guest_of(f.vvvv));
+    if (reg == H_NONE)
+        reg = T0;
+    if (vvvv == H_NONE && writes(f.vvvv)) {
+        /* Of two destinations that are one the upper half stays, as in the host. */
+        vvvv = f.reg && guest_of(f.reg) == guest_of(f.vvvv) ? reg : T1;
+    } else if (vvvv == H_NONE) {
+        vvvv = rm.is_mem || rm.base != T1 ? mem_spare(t, &rm) : T0;
+        emit_load(e, vvvv, guest_rm(guest_of(f.vvvv)));
+    }
     emit_vex(e, map, z->raw.vex.pp, z->operand_width == 64, vvvv, z->opcode, reg, rm,
              f.imm_bytes);
     emit_immediate(e, d, f.imm_bytes);
+    if (f.reg && host_of(guest_of(f.reg)) == H_NONE)
+        emit_store(e, guest_rm(guest_of(f.reg)), reg);
+    if (f.vvvv && writes(f.vvvv) && vvvv == T1) {
+        emit_store(e, guest_rm(guest_of(f.vvvv)), T1);
+        t1_keep(t, guest_of(f.vvvv));
+    }
     flags_done(t);
     return true;
 }

@@ -268,6 +268,9 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
     u = unit_here(c, &page, &why);
     if (!u)
         return leave_for(c, why);
+    /* Another page: where RIP wraps and where CS ends depends on its base. */
+    if ((l->kind & LINK_CROSS) && !(u->key & (KEY_FLAT | MODE_64)))
+        return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
     if (l != l->from->links && l->from->host &&
         u->key == ((l->from->key & ~(3u << KEY_CLASS_SHIFT)) |
                    (uint32_t)l->class << KEY_CLASS_SHIFT)) {

@@ -26,10 +26,12 @@ size_t jit_translation_bytes(void)
     return sizeof(struct jit_translation);
 }
 
+/* Jcc, LOOP and JCXZ with their like. */
 static bool is_jcc(const ZydisDecodedInstruction *z)
 {
     return z->meta.category == ZYDIS_CATEGORY_COND_BR &&
-           ((z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (z->opcode & 0xf0) == 0x70) ||
+           ((z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+             ((z->opcode & 0xf0) == 0x70 || (z->opcode & 0xfc) == 0xe0)) ||
             (z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->opcode & 0xf0) == 0x80));
 }
 
