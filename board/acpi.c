@@ -211,6 +211,7 @@ static uint32_t build_dsdt(struct acpi_tables *t, const struct acpi_config *c)
     dsdt_set(p, "VW2G", c->window64.base / GiB);
     dsdt_set(p, "VW2L", c->window64.bytes / GiB);
     dsdt_set(p, "VCOM", c->com_ports);
+    dsdt_set(p, "VMOU", c->has_mouse);
     return table_end(t, p);
 }
 
@@ -258,7 +259,8 @@ static uint32_t build_fadt(struct acpi_tables *t, const struct acpi_config *c, u
     le16_put(p + FADT_P_LVL2_LAT, 0x0fff); /* more than 100 us: no C2 */
     le16_put(p + FADT_P_LVL3_LAT, 0x0fff); /* more than 1000 us: no C3 */
     p[FADT_CENTURY] = RTC_CMOS_CENTURY;
-    le16_put(p + FADT_IAPC_BOOT_ARCH, BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042 | BOOT_ARCH_NO_VGA);
+    le16_put(p + FADT_IAPC_BOOT_ARCH, BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042 |
+                                          (c->has_vga ? 0 : BOOT_ARCH_NO_VGA));
     le32_put(p + FADT_FLAGS, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_RESET_REG_SUP |
                                  FADT_PCI_EXP_WAK | FADT_USE_PLATFORM_CLOCK);
     gas_put(p + FADT_RESET_REG, GAS_IO, 8, 1, RESET_PORT);

@@ -36,6 +36,7 @@ struct acpi_config {
     /* What the root bridge passes on: below and above ECAM, and above RAM. */
     struct acpi_window window32[2], window64;
     uint8_t com_ports; /* bit n: COM(n+1) is there */
+    bool has_vga, has_mouse;
 };
 
 enum acpi_file { ACPI_IN_TABLES, ACPI_IN_RSDP };

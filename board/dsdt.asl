@@ -20,6 +20,7 @@ DefinitionBlock ("", "DSDT", 2, "VIREO ", "VIREOPC ", 1)
     Name (VW2G, 0x11223344) /* .. and one above RAM, both in GiB */
     Name (VW2L, 0x11223344)
     Name (VCOM, 0x11223344) /* bit n: COM(n+1) is there */
+    Name (VMOU, 0x11223344) /* 1: there is a mouse */
 
     /* SLP_TYP of soft-off, as dev/misc/acpi_pm.c takes it. */
     Name (\_S5, Package () { 0, 0, 0, 0 })
@@ -255,6 +256,23 @@ DefinitionBlock ("", "DSDT", 2, "VIREO ", "VIREOPC ", 1)
                         IO (Decode16, 0x64, 0x64, 1, 1)
                         IRQNoFlags () { 1 }
                     })
+                }
+
+                Device (MOU)
+                {
+                    Name (_HID, EisaId ("PNP0F13"))
+                    Name (_CRS, ResourceTemplate ()
+                    {
+                        IRQNoFlags () { 12 }
+                    })
+                    Method (_STA)
+                    {
+                        If (VMOU)
+                        {
+                            Return (0x0f)
+                        }
+                        Return (0)
+                    }
                 }
 
                 /* Bit of VCOM -> _STA */

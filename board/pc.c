@@ -41,6 +41,7 @@
 #include "dev/display/vga.h"
 #include "dev/input/i8042.h"
 #include "dev/input/ps2_keyboard.h"
+#include "dev/input/ps2_mouse.h"
 #include "dev/misc/debug_port.h"
 #include "dev/misc/fw_cfg.h"
 #include "dev/serial/uart16550.h"
@@ -308,6 +309,12 @@ static int create_lpc_devices(struct pc *pc, const struct pc_config *c, struct e
     if (!pc->keyboard)
         return -ENOMEM;
     i8042.keyboard = ps2_keyboard_device(pc->keyboard);
+    if (pc->vga) { /* where there is no screen, nobody points at anything */
+        pc->mouse = ps2_mouse_create(pc->vm, "mouse", err);
+        if (!pc->mouse)
+            return -ENOMEM;
+        i8042.mouse = ps2_mouse_device(pc->mouse);
+    }
     if (!i8042_create(pc->vm, &i8042, err))
         return -ENOMEM;
     if (!debug_port_create(pc->vm, c->debug, err))

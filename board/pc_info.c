@@ -90,6 +90,8 @@ void pc_build_acpi(struct pc *pc)
         .cpu_count = pc->cpu_count,
         .sci_gsi = ich9_lpc_sci_gsi(pc->lpc),
         .com_ports = pc->com_ports,
+        .has_vga = pc->vga,
+        .has_mouse = pc->mouse,
     };
     uint64_t base, bytes;
 

@@ -20,6 +20,7 @@
 #include "dev/timer/rtc.h"
 
 struct fw_cfg;
+struct ps2_mouse;
 struct vga;
 
 #define PC_ISA_IRQS 16
@@ -75,7 +76,8 @@ struct pc {
     struct ich9_lpc *lpc;
     struct fw_cfg *fw_cfg;
     struct ps2_keyboard *keyboard;
-    struct vga *vga; /* or NULL */
+    struct vga *vga;         /* or NULL */
+    struct ps2_mouse *mouse; /* or NULL */
     struct region fpu_port;
     struct irq_line pic_input[PC_ISA_IRQS];
     struct irq_line ioapic_input[IOAPIC_PINS];

@@ -149,7 +149,7 @@ static void stuck(void *ctx)
 int cli_lockstep(const struct cli_options *o, int *by_signal, struct error *err)
 {
     struct command c = {.out = -1};
-    const struct terminal_hooks hooks = {hook_stop, hook_nothing, hook_nothing, NULL, &c};
+    const struct terminal_hooks hooks = {hook_stop, hook_nothing, hook_nothing, NULL, NULL, &c};
     struct lockstep_config config = {
         .engine = {&interp_engine, engine_find(o->engine, NULL, err)},
         .seed = o->seed,

@@ -47,10 +47,14 @@ const struct cli_option cli_run_options[] = {
      "say at the end what the engine did, and where its time went"},
     {"serial", "WHERE", CLI_STRING, FIELD(serial), 0, 0, "stdio, none, file:PATH or socket:PATH",
      "the first serial port: stdio, none, file:PATH, or socket:PATH, a\n"
-     "Unix socket to connect to (stdio; Ctrl-A x leaves, Ctrl-A h helps)"},
+     "Unix socket to connect to (stdio, or none with --display terminal;\n"
+     "Ctrl-A x leaves, Ctrl-A h helps)"},
+    {"display", "WHERE", CLI_STRING, FIELD(display), 0, 0, "none or terminal",
+     "where the screen is shown: none, or terminal, in this terminal, which\n"
+     "is the guest's keyboard then (none; Ctrl-A x leaves, Ctrl-A h helps)"},
     {"vga", "TYPE", CLI_STRING, FIELD(vga), 0, 0, "std or none",
      "the display adapter: std, a standard VGA with VESA modes, or none\n"
-     "(std with --firmware or --screenshot, else none)"},
+     "(std with --firmware, --display or --screenshot, else none)"},
     {"screenshot", "FILE", CLI_STRING, FIELD(screenshot), 0, 0, "a file",
      "what the screen shows at the end, and whenever SIGUSR1 comes: a\n"
      "PNG, or a text screen's characters if the name ends in .txt"},
@@ -277,6 +281,11 @@ static int parse_run(struct cli_options *o, int argc, char **argv, struct error 
     return 0;
 }
 
+static bool shows_terminal(const struct cli_options *o)
+{
+    return !strcmp(o->display, "terminal");
+}
+
 /* What no single option can tell. */
 static int check_run(const struct cli_options *o, struct error *err)
 {
@@ -290,6 +299,14 @@ static int check_run(const struct cli_options *o, struct error *err)
                          "--kernel and --firmware exclude each other: leave one of them out");
     if (o->vga && strcmp(o->vga, "std") && strcmp(o->vga, "none"))
         return error_set(err, -EINVAL, "--vga %.64s: give std or none", o->vga);
+    if (strcmp(o->display, "none") && strcmp(o->display, "terminal"))
+        return error_set(err, -EINVAL, "--display %.64s: give none or terminal", o->display);
+    if (shows_terminal(o) && o->serial && !strcmp(o->serial, "stdio"))
+        return error_set(err, -EINVAL,
+                         "--display terminal and --serial stdio both want this terminal: give "
+                         "--serial none, file:PATH or socket:PATH");
+    if (shows_terminal(o) && o->vga && !strcmp(o->vga, "none"))
+        return error_set(err, -EINVAL, "--display needs a display adapter: give --vga std");
     if (o->screenshot && o->vga && !strcmp(o->vga, "none"))
         return error_set(err, -EINVAL, "--screenshot needs a display adapter: give --vga std");
     if (o->initrd.count && !o->kernel)
@@ -311,7 +328,7 @@ int cli_parse(struct cli_options *o, int argc, char **argv, struct error *err)
     o->memory_bytes = 512 * MiB;
     o->cpus = 1;
     o->engine = "auto";
-    o->serial = "stdio";
+    o->display = "none";
     o->seed = 1;
 
     if (argc < 2)
@@ -349,6 +366,8 @@ int cli_parse(struct cli_options *o, int argc, char **argv, struct error *err)
         return r;
     r = check_run(o, err);
     if (!o->vga)
-        o->vga = o->firmware || o->screenshot ? "std" : "none";
+        o->vga = o->firmware || o->screenshot || shows_terminal(o) ? "std" : "none";
+    if (!o->serial)
+        o->serial = shows_terminal(o) ? "none" : "stdio";
     return r;
 }

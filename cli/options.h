@@ -47,6 +47,7 @@ struct cli_options {
     bool stats;
     const char *cpu;
     const char *serial;
+    const char *display;
     const char *vga;        /* NULL: not said */
     const char *screenshot;
     struct cli_list device;

@@ -12,10 +12,12 @@
 
 #include "backend/char/char.h"
 #include "backend/display/display.h"
+#include "backend/display/terminal.h"
 #include "board/pc.h"
 #include "cli/run.h"
 #include "cli/terminal.h"
 #include "cpu/x86/vcpu.h"
+#include "dev/input/ps2_keyboard.h"
 #include "debug/report.h"
 #include "engine/engine.h"
 #include "vm/loop.h"
@@ -28,6 +30,7 @@ struct run {
     struct vm *vm;
     struct pc *pc;
     struct char_backend *serial;
+    struct display_terminal *display; /* or NULL */
 };
 
 static void log_sink(void *ctx, enum log_area area, enum log_level level, const char *line)
@@ -119,8 +122,6 @@ static void screenshot_now(void *ctx)
         report_line(r, err.text);
 }
 
-/* ---- the serial line ---- */
-
 /* Ctrl-A x. */
 static void quit(void *ctx)
 {
@@ -128,6 +129,34 @@ static void quit(void *ctx)
 
     vm_stop(r->vm);
 }
+
+static void key(void *ctx, uint16_t keycode, bool down)
+{
+    struct run *r = ctx;
+
+    ps2_keyboard_key(pc_keyboard(r->pc), keycode, down);
+}
+
+static int create_display(struct run *r, struct error *err)
+{
+    struct display_terminal_config config = {
+        .in = STDIN_FILENO, .out = STDOUT_FILENO, .key = key, .quit = quit, .ctx = r};
+
+    if (strcmp(r->options->display, "terminal"))
+        return 0;
+    if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO))
+        return error_set(err, -ENOTTY,
+                         "--display terminal needs a terminal on standard input and output");
+    if (!pc_display(r->pc, &config.source))
+        return error_set(err, -ENODEV, "--display: the machine has no display adapter");
+    r->display = display_terminal_create(r->vm, &config, err);
+    if (!r->display)
+        return -ENOMEM;
+    terminal_use_screen(r->terminal, TERMINAL_ENTER, TERMINAL_LEAVE);
+    return 0;
+}
+
+/* ---- the serial line ---- */
 
 static struct char_backend *create_serial(struct run *r, struct error *err)
 {
@@ -193,6 +222,21 @@ static void hook_user(void *ctx)
         loop_defer(r->vm, screenshot_now, r);
 }
 
+static void redraw_now(void *ctx)
+{
+    struct run *r = ctx;
+
+    if (r->display)
+        display_terminal_redraw(r->display);
+}
+
+static void hook_redraw(void *ctx)
+{
+    struct run *r = ctx;
+
+    loop_defer(r->vm, redraw_now, r);
+}
+
 /* ---- the machine's life ---- */
 
 static int exit_status(enum vm_exit exit, int guest_status)
@@ -229,12 +273,13 @@ static void report_stats(struct run *r)
 
 static int run_machine(struct run *r, struct error *err)
 {
-    const struct terminal_hooks hooks = {hook_stop, hook_pause, hook_resume, hook_user, r};
-    bool stdio = !strcmp(r->options->serial, "stdio");
+    const struct terminal_hooks hooks = {hook_stop, hook_pause, hook_resume,
+                                         hook_user, hook_redraw, r};
+    bool raw = r->display || !strcmp(r->options->serial, "stdio");
     enum vm_exit exit = VM_EXIT_STOPPED;
     int guest_status = 0, code;
 
-    terminal_run(r->terminal, &hooks, stdio);
+    terminal_run(r->terminal, &hooks, raw);
     code = vm_run(r->vm, &exit, &guest_status, err);
     terminal_leave(r->terminal);
     if (r->options->stats)
@@ -266,9 +311,11 @@ int cli_run(const struct cli_options *o, int *by_signal, struct error *err)
     r.serial = create_serial(&r, err);
     if (!r.serial)
         goto destroy_vm;
-    if (create_board(&r, err) < 0)
+    if (create_board(&r, err) < 0 || create_display(&r, err) < 0)
         goto destroy_serial;
     status = run_machine(&r, err);
+    display_terminal_destroy(r.display);
+    r.display = NULL;
 
 destroy_serial:
     /* It still needs the machine's loop and log. */

@@ -30,7 +30,7 @@
 
 #include "cli/terminal.h"
 
-enum { STOP_PATIENCE_MS = 3000 };
+enum { STOP_PATIENCE_MS = 3000, LINES_BYTES = 32 << 10 };
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 static const int crash_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS};
@@ -51,6 +51,12 @@ struct terminal {
     bool running;
     bool want_raw;
 
+    const char *enter, *leave; /* of a screen, or NULL */
+    /* Lines that wait for the end of the screen; guarded by lines_lock. */
+    pthread_mutex_t lines_lock;
+    char lines[LINES_BYTES];
+    size_t lines_used;
+
     _Atomic bool raw;
     _Atomic int end_signal;
     _Atomic bool finished;
@@ -63,6 +69,23 @@ static bool in_foreground(void)
     return tcgetpgrp(STDIN_FILENO) == getpgrp();
 }
 
+/* Async-signal-safe. */
+static void write_sequence(const char *sequence)
+{
+    size_t left = sequence ? strlen(sequence) : 0;
+
+    while (left) {
+        ssize_t n = write(STDOUT_FILENO, sequence, left);
+
+        if (n < 0 && errno != EINTR && errno != EAGAIN)
+            return;
+        if (n > 0) {
+            sequence += n;
+            left -= (size_t)n;
+        }
+    }
+}
+
 static void set_raw(struct terminal *t)
 {
     struct termios raw = t->cooked;
@@ -73,15 +96,21 @@ static void set_raw(struct terminal *t)
     cfmakeraw(&raw);
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
-    if (tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0)
+    if (tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0) {
         atomic_store(&t->raw, true);
+        write_sequence(t->enter);
+        if (t->hooks.redraw)
+            t->hooks.redraw(t->hooks.ctx);
+    }
 }
 
 /* Async-signal-safe. */
 static void set_cooked(struct terminal *t)
 {
-    if (atomic_exchange(&t->raw, false))
-        tcsetattr(STDIN_FILENO, TCSANOW, &t->cooked);
+    if (!atomic_exchange(&t->raw, false))
+        return;
+    write_sequence(t->leave);
+    tcsetattr(STDIN_FILENO, TCSANOW, &t->cooked);
 }
 
 void terminal_die_by_signal(int signal_number)
@@ -260,6 +289,7 @@ struct terminal *terminal_start(struct error *err)
         return NULL;
     }
     pthread_mutex_init(&t->lock, NULL);
+    pthread_mutex_init(&t->lines_lock, NULL);
     t->is_tty = isatty(STDIN_FILENO) && tcgetattr(STDIN_FILENO, &t->cooked) == 0;
     block_signals(t);
     t->signal_fd = signalfd(-1, &t->caught, SFD_CLOEXEC);
@@ -282,6 +312,34 @@ struct terminal *terminal_start(struct error *err)
     return t;
 }
 
+void terminal_use_screen(struct terminal *t, const char *enter, const char *leave)
+{
+    t->enter = enter;
+    t->leave = leave;
+}
+
+/* What was said while the screen was in the way. */
+static void print_kept_lines(struct terminal *t)
+{
+    pthread_mutex_lock(&t->lines_lock);
+    if (t->lines_used)
+        fwrite(t->lines, 1, t->lines_used, stderr);
+    t->lines_used = 0;
+    pthread_mutex_unlock(&t->lines_lock);
+}
+
+static void keep_line(struct terminal *t, const char *prefix, const char *text)
+{
+    int n;
+
+    pthread_mutex_lock(&t->lines_lock);
+    n = snprintf(t->lines + t->lines_used, LINES_BYTES - t->lines_used, "%s%s\n", prefix, text);
+    /* What does not fit is lost; the first lines tell most. */
+    if (n > 0 && (size_t)n < LINES_BYTES - t->lines_used)
+        t->lines_used += (size_t)n;
+    pthread_mutex_unlock(&t->lines_lock);
+}
+
 void terminal_run(struct terminal *t, const struct terminal_hooks *hooks, bool raw)
 {
     pthread_mutex_lock(&t->lock);
@@ -302,6 +360,7 @@ void terminal_leave(struct terminal *t)
     t->running = false;
     set_cooked(t);
     pthread_mutex_unlock(&t->lock);
+    print_kept_lines(t);
 }
 
 bool terminal_is_raw(const struct terminal *t)
@@ -309,10 +368,14 @@ bool terminal_is_raw(const struct terminal *t)
     return t && atomic_load(&t->raw);
 }
 
-void terminal_print_line(const struct terminal *t, const char *prefix, const char *text)
+void terminal_print_line(struct terminal *t, const char *prefix, const char *text)
 {
     bool raw = terminal_is_raw(t) && isatty(STDERR_FILENO);
 
+    if (raw && t->enter) {
+        keep_line(t, prefix, text);
+        return;
+    }
     fprintf(stderr, "%s%s%s", prefix, text, raw ? "\r\n" : "\n");
 }
 
@@ -337,6 +400,7 @@ int terminal_finish(struct terminal *t)
     close(t->wake_fd);
     signal_number = atomic_load(&t->end_signal);
     pthread_mutex_destroy(&t->lock);
+    pthread_mutex_destroy(&t->lines_lock);
     free(t);
     return signal_number;
 }

@@ -23,10 +23,17 @@ struct terminal_hooks {
     void (*resume)(void *ctx);
     /* SIGUSR1; may be NULL. */
     void (*user)(void *ctx);
+    /* The terminal has been taken again: what was on it is gone; may be NULL. */
+    void (*redraw)(void *ctx);
     void *ctx;
 };
 
 struct terminal *terminal_start(struct error *err);
+
+/* Before terminal_run: the machine's screen is on this terminal. What is written
+ * to standard output when the terminal is taken and when it is given back, both
+ * literals. Lines for a person are kept until then. */
+void terminal_use_screen(struct terminal *t, const char *enter, const char *leave);
 
 /* From here on signals reach the hooks (NULL: signals end the process), and
  * if raw is wanted and standard input is a terminal, keys come uncooked. */
@@ -38,7 +45,7 @@ void terminal_leave(struct terminal *t);
 bool terminal_is_raw(const struct terminal *t);
 /* One line on standard error, in one write. A raw terminal does not return the
  * carriage by itself. */
-void terminal_print_line(const struct terminal *t, const char *prefix, const char *text);
+void terminal_print_line(struct terminal *t, const char *prefix, const char *text);
 
 /* Restores everything. The signal that asked for the end, or 0. */
 int terminal_finish(struct terminal *t);

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""--display terminal: SeaBIOS' screen in a terminal, its boot menu by keyboard,
+the terminal as it was afterwards, however the machine ends."""
+
+import os
+import signal
+import sys
+import time
+
+from harness import Failure, Machine, dialogue
+from screen import Screen, set_size
+
+
+class Shown:
+    """A machine's terminal, looked at through a Screen."""
+
+    def __init__(self, machine, columns=80, rows=25):
+        self.machine, self.fed = machine, 0
+        self.screen = Screen(columns, rows)
+
+    def look(self):
+        new = self.machine.transcript[self.fed:]
+        self.fed += len(new)
+        # A character may be cut in two; the rest comes with the next look.
+        for cut in range(3):
+            try:
+                new[:len(new) - cut].decode()
+            except UnicodeDecodeError:
+                continue
+            self.fed -= cut
+            new = new[:len(new) - cut]
+            break
+        self.screen.feed(new)
+        return self.screen.text()
+
+    def wait(self, words, seconds=30):
+        end = time.monotonic() + seconds
+        while words not in self.look():
+            if time.monotonic() > end:
+                raise Failure("no %r on the screen, but:\n%s" % (words, self.screen.text()))
+            self.machine.rest(0.1)
+
+
+def start(*more, columns=80, rows=25):
+    m = Machine([("firmware", "bios"), ("memory", "64M"), ("display", "terminal"), *more])
+    set_size(m.master, columns, rows)
+    return m, Shown(m, columns, rows)
+
+
+def after(m, shown):
+    shown.look()
+    if shown.screen.alternate or not shown.screen.cursor_visible:
+        raise Failure("the terminal was not given back: %r" % m.transcript[-80:])
+    if shown.screen.unknown:
+        raise Failure("sequences that no terminal was asked for: %r" % shown.screen.unknown[:5])
+    m.terminal_is_restored()
+
+
+def menu(m):
+    shown = SHOWN
+    shown.wait("SeaBIOS (version ")
+    if not shown.screen.alternate:
+        raise Failure("not on the alternate screen")
+    shown.wait("Press ESC for boot menu")
+    m.send("\x1b")
+    shown.wait("Select boot device")
+    m.rest(2)  # SeaBIOS takes no second ESC for 1.5 seconds
+    m.send("\x1b")
+    shown.wait("No bootable device")
+    # A smaller terminal shows the part with the cursor.
+    set_size(m.master, 40, 6)
+    shown.screen = Screen(40, 6)
+    shown.wait("No bootable device")
+    m.send("\x01h")
+    shown.wait("Ctrl-A x: leave")
+    m.send("\x01x")
+    m.exits(0)
+    after(m, shown)
+
+
+def killed(m):
+    SHOWN.wait("SeaBIOS (version ")
+    m.process.send_signal(signal.SIGTERM)
+    m.exits(-signal.SIGTERM)
+    after(m, SHOWN)
+
+
+def crash(m):
+    SHOWN.wait("SeaBIOS (version ")
+    m.process.send_signal(signal.SIGSEGV)
+    m.exits(-signal.SIGSEGV)
+    after(m, SHOWN)
+
+
+def stopped(m):
+    """SIGTSTP gives the terminal back; then all is drawn anew. (Without a shell
+    above it a process goes on at once.)"""
+    SHOWN.wait("SeaBIOS (version ")
+    os.kill(m.process.pid, signal.SIGTSTP)
+    m.expect(r"\x1b\[\?1049l", 10)
+    m.expect(r"\x1b\[\?1049h", 10)
+    SHOWN.fed, SHOWN.screen = m.seen, Screen()
+    SHOWN.wait("SeaBIOS (version ")
+    m.send("\x01x")
+    m.exits(0)
+    after(m, SHOWN)
+
+
+MACHINE, SHOWN = start()
+dialogue(MACHINE, {"menu": menu, "killed": killed, "crash": crash, "stopped": stopped}[sys.argv[1]])
