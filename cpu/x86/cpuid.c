@@ -169,8 +169,9 @@ static void leaf_d(struct x86_vcpu *c, uint32_t subleaf, uint32_t out[4])
 
 /*
  * TSC = crystal * EBX / EAX: the closest such fraction. Linux multiplies the
- * crystal's kHz by EBX in 32 bits, which bounds EBX, and so leaves an error
- * below one in a million.
+ * crystal's kHz by EBX in 32 bits, which bounds EBX, and so leaves an error of up
+ * to 25 in a million. A clock that time is kept by should have less, one that
+ * events are timed by need not: so what is left goes into the crystal.
  */
 static void leaf_15(struct x86_vcpu *c, uint32_t subleaf, uint32_t out[4])
 {
@@ -192,7 +193,7 @@ static void leaf_15(struct x86_vcpu *c, uint32_t subleaf, uint32_t out[4])
         if (!error)
             break;
     }
-    out[CPUID_ECX] = X86_CRYSTAL_HZ;
+    out[CPUID_ECX] = (uint32_t)((hz * out[CPUID_EAX] + out[CPUID_EBX] / 2) / out[CPUID_EBX]);
 }
 
 static void leaf_16(struct x86_vcpu *c, uint32_t subleaf, uint32_t out[4])

@@ -13,8 +13,10 @@
 
 struct x86_vcpu;
 
-/* The core crystal clock of leaf 15H, which the local APIC's timer counts. */
-#define X86_CRYSTAL_HZ 25000000u
+/* The core crystal clock of leaf 15H, which the local APIC's timer counts. UEFI
+ * firmware for virtual machines takes it for 1 GHz without asking (OVMF's
+ * PcdFSBClock), so 1 GHz it is. */
+#define X86_CRYSTAL_HZ 1000000000u
 
 /* The microcode update revision that IA32_BIOS_SIGN_ID shows after CPUID(1). */
 #define X86_MICROCODE_REVISION 1u

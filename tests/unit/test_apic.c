@@ -575,9 +575,9 @@ static void test_extint_message(void **state)
     assert_false(lapic_accepts_extint(l));
 }
 
-/* ---- timer: 25 MHz crystal, 40 ns a tick ---- */
+/* ---- timer ---- */
 
-#define TICK 40ull
+#define TICK (1000000000ull / X86_CRYSTAL_HZ) /* in ns */
 
 static void fire(void)
 {
