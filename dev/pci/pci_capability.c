@@ -122,8 +122,8 @@ int pci_express_add(struct pci_function *f, enum pci_express_type type, struct e
                         EXPRESS_VERSION | (uint32_t)type << EXPRESS_TYPE_SHIFT, 0, 0);
     pci_register_define(f, at + EXPRESS_DEVICE_CAPABILITIES, 4,
                         DEVICE_ROLE_BASED_ERRORS | (is_port ? 0 : DEVICE_FLR), 0, 0);
-    pci_register_define(f, at + EXPRESS_DEVICE_CONTROL, 2,
-                        DEVICE_CONTROL_RESET, DEVICE_CONTROL_WRITABLE, 0);
+    pci_register_define(f, at + EXPRESS_DEVICE_CONTROL, 2, DEVICE_CONTROL_RESET,
+                        DEVICE_CONTROL_WRITABLE, 0);
     pci_register_define(f, at + EXPRESS_DEVICE_STATUS, 2, 0, 0, DEVICE_STATUS_W1C);
     if (has_link) {
         uint32_t port = is_port ? PCI_FUNCTION_OF(f->devfn) + 1u : 0;

@@ -18,7 +18,7 @@
 struct pci_bus {
     struct vm *vm;
     struct pci_root *root;
-    struct pci_bridge *bridge; /* NULL: bus 0 */
+    struct pci_bridge *bridge;                         /* NULL: bus 0 */
     struct pci_function *functions[PCI_BUS_FUNCTIONS]; /* by devfn */
 };
 

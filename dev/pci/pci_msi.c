@@ -55,7 +55,7 @@ enum msix_entry {
 /* The BAR: the table, and in its second half the pending bits. */
 #define MSIX_BAR_BYTES 4096u
 #define MSIX_PENDING_OFFSET 2048u
-_Static_assert(PCI_MSIX_MAX * ENTRY_BYTES <= MSIX_PENDING_OFFSET, "the table fits its half");
+_Static_assert(PCI_MSIX_MAX *ENTRY_BYTES <= MSIX_PENDING_OFFSET, "the table fits its half");
 
 #define PROCESSORS_BASE 0xFEE00000ull
 #define PROCESSORS_BYTES (1 * MiB)
