@@ -12,7 +12,8 @@
  *     00FEC00000  IOAPIC
  *     00FED00000  HPET
  *     00FEE00000  local APICs (each processor sees its own)
- *     ..FFFFFFFF  ROM, ending here: firmware, or the stub of post.c
+ *     ..FFFFFFFF  ROM, ending here: firmware, or the stub of post.c; with UEFI
+ *                 from FFC84000, and the flash with its variables from FFC00000
  *     0100000000  the rest of the RAM
  *
  * Interrupts:
@@ -69,6 +70,8 @@ static int config_check(const struct pc_config *c, struct error *err)
         return error_set(err, -EINVAL,
                          "both --kernel and --firmware were given; a kernel is "
                          "started without firmware");
+    if (c->uefi_vars && !firmware_is_uefi(c->firmware))
+        return error_set(err, -EINVAL, "--uefi-vars goes with --firmware uefi");
     if (!c->kernel && (c->initrd_count || c->append))
         return error_set(err, -EINVAL, "--initrd and --append go with --kernel");
     return 0;
@@ -78,47 +81,10 @@ static int config_check(const struct pc_config *c, struct error *err)
 
 static int create_memory(struct pc *pc, const struct pc_config *c, struct error *err)
 {
-    struct image image = {.fd = -1};
-    uint64_t rom_bytes = BOARD_ROM_BYTES;
-    int ret;
-
     pc->low_ram_bytes = MIN(c->memory_bytes, Q35_LOW_RAM_END);
     pc->high_ram_bytes = c->memory_bytes - pc->low_ram_bytes;
     pc->ram = ram_block_create(pc->vm, "ram", c->memory_bytes, RAM_NORMAL, err);
-    if (!pc->ram)
-        return -ENOMEM;
-    if (c->firmware) {
-        ret = firmware_open(&image, c->firmware, err);
-        if (ret)
-            return ret;
-        rom_bytes = image.bytes;
-    }
-    pc->rom = ram_block_create(pc->vm, "rom", rom_bytes, RAM_ROM, err);
-    if (!pc->rom) {
-        ret = -ENOMEM;
-        goto out;
-    }
-    if (c->firmware) {
-        ret = image_read(&image, 0, pc->rom->host, rom_bytes, err);
-        if (ret)
-            goto out;
-    } else {
-        board_rom_fill(pc->rom->host);
-    }
-    pc->rom_region = (struct region){
-        .name = "rom",
-        .base = 4 * GiB - rom_bytes,
-        .size = rom_bytes,
-        .priority = 0,
-        .ram = pc->rom,
-        .readonly = true,
-    };
-    ret = region_add(&pc->vm->memory, &pc->rom_region);
-    if (ret)
-        error_set(err, ret, "out of memory");
-out:
-    image_close(&image);
-    return ret;
+    return pc->ram ? pc_firmware_create(pc, c, err) : -ENOMEM;
 }
 
 /* ---- processors ---- */
@@ -368,6 +334,7 @@ int pc_create(struct vm *vm, const struct pc_config *config, struct pc **out, st
     if (!pc)
         return error_set(err, -ENOMEM, "out of memory");
     pc->vm = vm;
+    pc->uefi_vars.fd = -1;
     pc->on_shutdown = config->on_shutdown;
     pc->on_shutdown_ctx = config->on_shutdown_ctx;
     pc_wiring_create(pc); /* from here on the vm owns it */

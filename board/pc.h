@@ -40,8 +40,10 @@ struct pc_config {
     struct char_backend *com[PC_COM_PORTS];
     struct char_backend *debug; /* ports 402H and E9H, beside the log; or NULL */
 
-    /* Either a firmware ("bios" or a path), or a kernel. */
+    /* Either a firmware ("bios", "uefi" or a path), or a kernel. */
     const char *firmware;
+    const char *uefi_vars;    /* file of the variables of "uefi"; NULL: in memory only */
+    bool uefi_vars_volatile;  /* that file is read, not written */
     const char *kernel;
     const char *initrd[PC_MAX_INITRDS]; /* more than one: Multiboot modules, "FILE[ ARGUMENTS]" */
     unsigned initrd_count;

@@ -1,6 +1,7 @@
 /*
  * Between the parts of the board: pc.c wires, pc_wiring.c carries interrupts,
- * pc_info.c tells firmware about it, post.c plays firmware.
+ * pc_firmware.c holds firmware, pc_info.c tells it about the board, post.c plays
+ * firmware.
  */
 #ifndef BOARD_PC_INTERNAL_H
 #define BOARD_PC_INTERNAL_H
@@ -10,6 +11,7 @@
 #include "board/smbios.h"
 #include "boot/kernel.h"
 #include "boot/memory_map.h"
+#include "boot/uefi_vars.h"
 #include "cpu/x86/apic.h"
 #include "cpu/x86/cpuid.h"
 #include "cpu/x86/vcpu.h"
@@ -98,6 +100,7 @@ struct pc {
     struct smbios smbios;
 
     struct boot_kernel *kernel; /* NULL: firmware starts the machine */
+    struct uefi_vars uefi_vars;
     void (*on_shutdown)(void *ctx, struct x86_vcpu *cpu);
     void *on_shutdown_ctx;
 };
@@ -129,6 +132,11 @@ int pc_fpu_port_create(struct pc *pc, struct error *err);
 
 /* The --device options. */
 int pc_devices_create(struct pc *pc, const struct pc_config *config, struct error *err);
+
+/* ---- pc_firmware.c ---- */
+
+/* The ROM below 4 GiB, and for UEFI the flash with its variables. */
+int pc_firmware_create(struct pc *pc, const struct pc_config *config, struct error *err);
 
 /* ---- pc_info.c ---- */
 

@@ -228,6 +228,7 @@ static void pc_destroy(void *self)
     struct pc *pc = self;
 
     boot_kernel_close(pc->kernel);
+    uefi_vars_close(&pc->uefi_vars);
     apic_bus_destroy(pc->apic_bus);
     free(pc);
 }

@@ -82,7 +82,7 @@ static void print_run_options(FILE *out)
 void cli_print_help_run(FILE *out)
 {
     fputs("usage: vireo run --kernel FILE [--initrd FILE] [--append TEXT] [options]\n"
-          "       vireo run --firmware bios|FILE [options]\n"
+          "       vireo run --firmware bios|uefi|FILE [options]\n"
           "\n",
           out);
     print_run_options(out);
@@ -97,7 +97,7 @@ void cli_print_help_lockstep(FILE *out)
     size_t i;
 
     fputs("usage: vireo lockstep --kernel FILE [--initrd FILE] [--append TEXT] [options]\n"
-          "       vireo lockstep --firmware bios|FILE [options]\n"
+          "       vireo lockstep --firmware bios|uefi|FILE [options]\n"
           "\n"
           "Runs the same deterministic machine twice, by the interpreter and by the engine that\n"
           "--engine names (jit), and compares processors, devices and memory on the way. Ends\n"

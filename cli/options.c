@@ -23,9 +23,12 @@ const struct cli_option cli_run_options[] = {
      "command line after the first blank; may be repeated there"},
     {"append", "TEXT", CLI_STRING, FIELD(append), 0, 0, "the kernel's command line",
      "the kernel's command line"},
-    {"firmware", "FILE", CLI_STRING, FIELD(firmware), 0, 0, "bios or a file",
-     "boot through firmware: 'bios' is SeaBIOS from Debian's package,\n"
-     "else a ROM image that ends at 4 GiB"},
+    {"firmware", "FILE", CLI_STRING, FIELD(firmware), 0, 0, "bios, uefi or a file",
+     "boot through firmware: 'bios' is SeaBIOS, 'uefi' is OVMF, from\n"
+     "Debian's packages; else a ROM image that ends at 4 GiB"},
+    {"uefi-vars", "FILE", CLI_STRING, FIELD(uefi_vars), 0, 0, "a file",
+     "where --firmware uefi keeps its variables; made if it is not there\n"
+     "(without: in memory only)"},
     {"memory", "SIZE", CLI_SIZE, FIELD(memory_bytes), PC_MIN_MEMORY, PC_MAX_MEMORY,
      "a size from 2M to 64G, such as 512M", "guest memory, with K, M or G (512M)"},
     {"cpus", "N", CLI_NUMBER, FIELD(cpus), 1, VM_MAX_VCPUS, "a number from 1 to 64",
@@ -309,6 +312,8 @@ static int check_run(const struct cli_options *o, struct error *err)
         return error_set(err, -EINVAL, "--display needs a display adapter: give --vga std");
     if (o->screenshot && o->vga && !strcmp(o->vga, "none"))
         return error_set(err, -EINVAL, "--screenshot needs a display adapter: give --vga std");
+    if (o->uefi_vars && (!o->firmware || strcmp(o->firmware, "uefi") != 0))
+        return error_set(err, -EINVAL, "--uefi-vars needs UEFI: give --firmware uefi too");
     if (o->initrd.count && !o->kernel)
         return error_set(err, -EINVAL, "--initrd needs a kernel: give --kernel FILE too");
     if (o->append && !o->kernel)

@@ -38,6 +38,7 @@ struct cli_options {
     struct cli_list initrd;
     const char *append;
     const char *firmware;
+    const char *uefi_vars;
     uint64_t memory_bytes;
     uint64_t cpus;
     const char *engine;

@@ -85,6 +85,9 @@ void cli_board_config(const struct cli_options *o, struct pc_config *config)
         .cpus = (unsigned)o->cpus,
         .cpu = o->cpu,
         .firmware = o->firmware,
+        .uefi_vars = o->uefi_vars,
+        /* Two machines at once cannot both own it. */
+        .uefi_vars_volatile = o->command == CLI_LOCKSTEP,
         .kernel = o->kernel,
         .append = o->append,
         .vga = o->vga,

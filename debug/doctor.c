@@ -205,8 +205,8 @@ static const struct {
      {"/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin", NULL}},
     {"OVMF",
      "ovmf",
-     "vireo run --firmware FILE; not tested yet",
-     {"/usr/share/ovmf/OVMF.fd", "/usr/share/qemu/OVMF.fd", NULL}},
+     "vireo run --firmware uefi",
+     {"/usr/share/OVMF/OVMF_CODE_4M.fd", NULL}},
 };
 
 static void examine_firmware(const struct doctor *d)
