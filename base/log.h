@@ -32,6 +32,7 @@ enum log_level {
     X(TIMER, "timer")                                                                              \
     X(SERIAL, "serial")                                                                            \
     X(PCI, "pci")                                                                                  \
+    X(DISK, "disk")                                                                                \
     X(PM, "pm")                                                                                    \
     X(INPUT, "input")                                                                              \
     X(FWCFG, "fwcfg")                                                                              \

@@ -168,9 +168,9 @@ static int create_timers(struct pc *pc, struct error *err)
     return hpet_create(pc->vm, &hpet, err) ? 0 : -ENOMEM;
 }
 
-/* ---- PCI: host bridge and LPC bridge ---- */
+/* ---- PCI: host bridge, LPC bridge, SATA ---- */
 
-static int create_pci(struct pc *pc, struct error *err)
+static int create_pci(struct pc *pc, const struct pc_config *c, struct error *err)
 {
     struct irq_message_port messages = apic_bus_port(pc->apic_bus);
     struct q35_mch_config mch = {.ram = pc->ram, .bios = pc->rom};
@@ -187,7 +187,7 @@ static int create_pci(struct pc *pc, struct error *err)
     if (!pc->lpc)
         return -ENOMEM;
     pc->rtc_status = acpi_pm_rtc_line(ich9_lpc_pm(pc->lpc));
-    return 0;
+    return ahci_create(pc->vm, pc->pci, PC_SATA_DEVFN, &c->sata, err) ? 0 : -ENOMEM;
 }
 
 /* ---- the display adapter ---- */
@@ -346,8 +346,9 @@ int pc_create(struct vm *vm, const struct pc_config *config, struct pc **out, st
     }
     if ((ret = create_memory(pc, config, err)) || (ret = create_cpus(pc, config, err)) ||
         (ret = create_interrupts(pc, err)) || (ret = create_timers(pc, err)) ||
-        (ret = create_pci(pc, err)) || (ret = create_vga(pc, config, err)) || (ret = create_lpc_devices(pc, config, err)) ||
-        (ret = pc_info_create(pc, err)) || (ret = pc_devices_create(pc, config, err)))
+        (ret = create_pci(pc, config, err)) || (ret = create_vga(pc, config, err)) ||
+        (ret = create_lpc_devices(pc, config, err)) ||
+        (ret = pc_info_create(pc, config, err)) || (ret = pc_devices_create(pc, config, err)))
         return ret;
 
     vm->board = pc;

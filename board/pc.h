@@ -14,6 +14,7 @@
 #include "backend/char/char.h"
 #include "base/error.h"
 #include "cpu/x86/vcpu.h"
+#include "dev/storage/ahci.h"
 #include "vm/vm.h"
 
 struct acpi_pm;
@@ -39,6 +40,10 @@ struct pc_config {
      * The caller destroys the back ends, after the last run and before the vm. */
     struct char_backend *com[PC_COM_PORTS];
     struct char_backend *debug; /* ports 402H and E9H, beside the log; or NULL */
+
+    /* Disks and CD drives. Their images are the caller's, who destroys them as
+     * the back ends above. */
+    struct ahci_config sata;
 
     /* Either a firmware ("bios", "uefi" or a path), or a kernel. */
     const char *firmware;

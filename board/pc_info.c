@@ -8,6 +8,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 
 #include "board/pc_internal.h"
 #include "dev/misc/fw_cfg.h"
@@ -277,13 +278,32 @@ void pc_identity_changed(struct pc *pc)
     fw_cfg_replace_file(pc->fw_cfg, SMBIOS_TABLES, pc->smbios.data, pc->smbios.bytes);
 }
 
-int pc_info_create(struct pc *pc, struct error *err)
+/* What firmware tries, in that order, as Open Firmware names it: disks as they
+ * were given, then CDs. */
+static int add_boot_order(struct pc *pc, const struct ahci_config *sata, struct error *err)
+{
+    static const enum ata_kind kinds[] = {ATA_DISK, ATA_CDROM};
+    char order[AHCI_PORTS * 64];
+    size_t used = 0;
+
+    for (size_t k = 0; k < ARRAY_SIZE(kinds); k++)
+        for (unsigned port = 0; port < AHCI_PORTS; port++)
+            if (sata->port[port].kind == kinds[k])
+                used += (size_t)snprintf(order + used, sizeof order - used,
+                                         "%s/pci@i0cf8/pci8086,2922@1f,2/drive@%u/disk@0",
+                                         used ? "\n" : "", port);
+    return used ? fw_cfg_add_file(pc->fw_cfg, "bootorder", order, used + 1, err) : 0;
+}
+
+int pc_info_create(struct pc *pc, const struct pc_config *config, struct error *err)
 {
     int ret;
 
     make_uuid(pc);
     fill_cmos(pc);
     ret = add_items(pc, err);
+    if (!ret)
+        ret = add_boot_order(pc, &config->sata, err);
     if (!ret)
         ret = add_e820(pc, err);
     if (!ret)

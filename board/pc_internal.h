@@ -46,6 +46,7 @@ struct vga;
 #define PC_MCH_DEVFN PCI_DEVFN(0, 0)
 #define PC_VGA_DEVFN PCI_DEVFN(1, 0)
 #define PC_LPC_DEVFN PCI_DEVFN(31, 0)
+#define PC_SATA_DEVFN PCI_DEVFN(31, 2)
 
 /*
  * Who may drive an input of an interrupt controller; the input is the OR of
@@ -141,7 +142,7 @@ int pc_firmware_create(struct pc *pc, const struct pc_config *config, struct err
 /* ---- pc_info.c ---- */
 
 /* What firmware finds in CMOS and in fw_cfg. */
-int pc_info_create(struct pc *pc, struct error *err);
+int pc_info_create(struct pc *pc, const struct pc_config *config, struct error *err);
 /* The tables for the chipset as it is configured now. */
 void pc_build_acpi(struct pc *pc);
 void pc_build_smbios(struct pc *pc, gpa_t tables);

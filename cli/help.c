@@ -18,7 +18,8 @@ void cli_print_help(FILE *out)
         "       vireo --version\n"
         "       vireo --help\n"
         "\n"
-        "example:\n"
+        "examples:\n"
+        "  vireo run disk.img\n"
         "  vireo run --kernel vmlinuz --initrd initrd.gz --append \"console=ttyS0\"\n",
         out);
 }
@@ -81,7 +82,9 @@ static void print_run_options(FILE *out)
 
 void cli_print_help_run(FILE *out)
 {
-    fputs("usage: vireo run --kernel FILE [--initrd FILE] [--append TEXT] [options]\n"
+    fputs("usage: vireo run disk.img [options]\n"
+          "       vireo run --cdrom FILE.iso [options]\n"
+          "       vireo run --kernel FILE [--initrd FILE] [--append TEXT] [options]\n"
           "       vireo run --firmware bios|uefi|FILE [options]\n"
           "\n",
           out);

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "board/pc.h"
+#include "cli/disks.h"
 #include "cli/options.h"
 #include "vm/vm.h"
 
@@ -29,6 +30,13 @@ const struct cli_option cli_run_options[] = {
     {"uefi-vars", "FILE", CLI_STRING, FIELD(uefi_vars), 0, 0, "a file",
      "where --firmware uefi keeps its variables; made if it is not there\n"
      "(without: in memory only)"},
+    {"disk", "FILE", CLI_LIST, FIELD(disk), 0, 0, "an image",
+     "a disk, from a raw image or a block device; after it ,readonly or\n"
+     ",snapshot (writes are gone at the end), ,cache=writeback, none or\n"
+     "unsafe, ,serial=TEXT, ,bus=ahci; may be repeated; a FILE alone on\n"
+     "the command line is one too"},
+    {"cdrom", "FILE", CLI_LIST, FIELD(cdrom), 0, 0, "an image",
+     "a CD or DVD drive with that ISO image; may be repeated"},
     {"memory", "SIZE", CLI_SIZE, FIELD(memory_bytes), PC_MIN_MEMORY, PC_MAX_MEMORY,
      "a size from 2M to 64G, such as 512M", "guest memory, with K, M or G (512M)"},
     {"cpus", "N", CLI_NUMBER, FIELD(cpus), 1, VM_MAX_VCPUS, "a number from 1 to 64",
@@ -253,11 +261,15 @@ static int parse_run(struct cli_options *o, int argc, char **argv, struct error 
             o->command = o->command == CLI_LOCKSTEP ? CLI_HELP_LOCKSTEP : CLI_HELP_RUN;
             return 0;
         }
-        if (argument[0] != '-' || argument[1] == '\0')
-            return error_set(err, -EINVAL,
-                             "'%.64s' is no option: a kernel is given with --kernel FILE, "
-                             "see vireo %s --help",
-                             argument, command_name(o));
+        if (argument[0] != '-') { /* the image of a disk */
+            r = set_value(o, find_option(o, "disk", 4), argument, err);
+            if (r < 0)
+                return r;
+            continue;
+        }
+        if (argument[1] == '\0')
+            return error_set(err, -EINVAL, "'-' is no option: see vireo %s --help",
+                             command_name(o));
         if (strncmp(argument, "--", 2))
             return unknown_option(o, argument, err);
         length = strcspn(argument + 2, "=");
@@ -292,10 +304,14 @@ static bool shows_terminal(const struct cli_options *o)
 /* What no single option can tell. */
 static int check_run(const struct cli_options *o, struct error *err)
 {
+    int r = cli_disks_check(o, err);
+
+    if (r < 0)
+        return r;
     if (!o->kernel && !o->firmware)
         return error_set(err, -EINVAL,
-                         "nothing to start: give --kernel FILE or --firmware bios, "
-                         "see vireo %s --help",
+                         "nothing to start: give a disk image, --cdrom FILE, --kernel FILE or "
+                         "--firmware bios, see vireo %s --help",
                          command_name(o));
     if (o->kernel && o->firmware)
         return error_set(err, -EINVAL,
@@ -369,6 +385,9 @@ int cli_parse(struct cli_options *o, int argc, char **argv, struct error *err)
     r = parse_run(o, argc - 2, argv + 2, err);
     if (r < 0 || (o->command != CLI_RUN && o->command != CLI_LOCKSTEP))
         return r;
+    /* Who gives a disk and no kernel wants to boot from it. */
+    if (!o->kernel && !o->firmware && o->disk.count + o->cdrom.count)
+        o->firmware = "bios";
     r = check_run(o, err);
     if (!o->vga)
         o->vga = o->firmware || o->screenshot || shows_terminal(o) ? "std" : "none";

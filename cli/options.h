@@ -52,6 +52,8 @@ struct cli_options {
     const char *vga;        /* NULL: not said */
     const char *screenshot;
     struct cli_list device;
+    struct cli_list disk;
+    struct cli_list cdrom;
     bool no_reboot;
     bool deterministic;
     uint64_t seed;

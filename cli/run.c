@@ -14,6 +14,7 @@
 #include "backend/display/display.h"
 #include "backend/display/terminal.h"
 #include "board/pc.h"
+#include "cli/disks.h"
 #include "cli/run.h"
 #include "cli/terminal.h"
 #include "cpu/x86/vcpu.h"
@@ -31,6 +32,7 @@ struct run {
     struct pc *pc;
     struct char_backend *serial;
     struct display_terminal *display; /* or NULL */
+    struct cli_disks disks;
 };
 
 static void log_sink(void *ctx, enum log_area area, enum log_level level, const char *line)
@@ -182,6 +184,7 @@ static struct char_backend *create_serial(struct run *r, struct error *err)
 static int create_board(struct run *r, struct error *err)
 {
     struct pc_config config;
+    int ret;
 
     cli_board_config(r->options, &config);
     config.com[0] = r->serial;
@@ -190,6 +193,9 @@ static int create_board(struct run *r, struct error *err)
     config.engine = engine_find(r->options->engine, &r->log, err);
     if (!config.engine)
         return -EINVAL;
+    ret = cli_disks_open(&r->disks, r->options, false, r->vm, &config, err);
+    if (ret)
+        return ret;
     return pc_create(r->vm, &config, &r->pc, err);
 }
 
@@ -314,14 +320,13 @@ int cli_run(const struct cli_options *o, int *by_signal, struct error *err)
     r.serial = create_serial(&r, err);
     if (!r.serial)
         goto destroy_vm;
-    if (create_board(&r, err) < 0 || create_display(&r, err) < 0)
-        goto destroy_serial;
-    status = run_machine(&r, err);
-    display_terminal_destroy(r.display);
-    r.display = NULL;
-
-destroy_serial:
-    /* It still needs the machine's loop and log. */
+    if (create_board(&r, err) == 0 && create_display(&r, err) == 0) {
+        status = run_machine(&r, err);
+        display_terminal_destroy(r.display);
+        r.display = NULL;
+    }
+    /* They still need the machine's loop and log. */
+    cli_disks_close(&r.disks);
     char_destroy(r.serial);
 destroy_vm:
     vm_destroy(r.vm);

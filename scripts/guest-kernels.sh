@@ -4,10 +4,10 @@
 # database alone: packages are downloaded and unpacked, never installed, and
 # the i386 ones through an apt configuration of their own.
 #
-# usage: scripts/guest-kernels.sh [cloud] [busybox] [686-pae] [busybox-i386] [xen]
+# usage: scripts/guest-kernels.sh [cloud] [amd64] [busybox] [686-pae] [busybox-i386] [xen]
 #        (nothing named: all of them)
 #
-# leaves: build/guests/{vmlinuz-cloud,config-cloud,busybox,vmlinuz-686-pae,busybox-i386,xen}
+# leaves: build/guests/{vmlinuz-cloud,vmlinuz-amd64,layers/disk,config-cloud,busybox,vmlinuz-686-pae,busybox-i386,xen}
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -37,6 +37,24 @@ kernel() {
     rm -rf "$guests/unpacked/$package-$arch"
 }
 
+# The full kernel, which has AHCI, and the modules that tests use in a layer over
+# an initramfs: layers/disk. The package is kept for more of them.
+amd64() {
+    local package=$guests/unpacked/linux-image-amd64
+    [ -e "$guests/vmlinuz-amd64" ] && [ -e "$guests/layers/disk/modules/order" ] && return
+    apt_for amd64 true || fail "no package lists for amd64: check the network"
+    local name
+    name=$(kernel_behind amd64 linux-image-amd64)
+    [ -n "$name" ] || fail "no kernel behind linux-image-amd64 in the archive"
+    download amd64 "$name" || fail "cannot download $name: check the network"
+    rm -rf "$package" && mv "$guests/unpacked/$name-amd64" "$package" || fail "cannot move $name"
+    mkdir -p "$guests/layers"
+    scripts/guest-modules.py "$package" "$guests/layers/disk" ahci sd_mod sr_mod isofs ext4 \
+        crc32c_generic 'crc32c-intel?' || fail "modules are missing in $name"
+    cp "$package"/boot/vmlinuz-* "$guests/vmlinuz-amd64.new" &&
+        mv "$guests/vmlinuz-amd64.new" "$guests/vmlinuz-amd64" || fail "no kernel in $name"
+}
+
 # busybox ARCH NAME
 busybox() {
     local arch=$1 name=$2
@@ -57,10 +75,11 @@ xen() {
         mv "$guests/xen.new" "$guests/xen" || fail "no xen in xen-hypervisor-4.17-amd64"
 }
 
-[ $# -eq 0 ] && set -- cloud busybox 686-pae busybox-i386 xen
+[ $# -eq 0 ] && set -- cloud amd64 busybox 686-pae busybox-i386 xen
 for guest in "$@"; do
     case $guest in
     cloud) kernel amd64 linux-image-cloud-amd64 cloud ;;
+    amd64) amd64 ;;
     686-pae) kernel i386 linux-image-686-pae 686-pae ;;
     busybox) busybox amd64 busybox ;;
     busybox-i386) busybox i386 busybox-i386 ;;

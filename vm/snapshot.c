@@ -175,6 +175,8 @@ int vm_state_save(struct vm *vm, struct state_stream *s, struct error *err)
 {
     vm_lock(vm);
     input_deliver(vm); /* what waits for an instruction boundary: this is one */
+    for (struct vm_settler *at = vm->settlers; at && !vm->deterministic; at = at->next)
+        at->settle(at->ctx);
     save_all(vm, s);
     /* A loaded machine starts with no translations and no decoded code. So
      * that both have the same future, down to the accessed bits in the page

@@ -127,6 +127,22 @@ void vm_add_device(struct vm *vm, const struct dev_type *type, const char *insta
     vm->device_count++;
 }
 
+void vm_add_settler(struct vm *vm, struct vm_settler *s)
+{
+    s->next = vm->settlers;
+    vm->settlers = s;
+}
+
+void vm_remove_settler(struct vm *vm, struct vm_settler *s)
+{
+    for (struct vm_settler **at = &vm->settlers; *at; at = &(*at)->next) {
+        if (*at == s) {
+            *at = s->next;
+            return;
+        }
+    }
+}
+
 /* Seeded: splitmix64, one addition and a mixing of the bits a number, whose
  * whole state is one saved word. */
 uint64_t vm_random(struct vm *vm)

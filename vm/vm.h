@@ -37,6 +37,15 @@ enum vm_exit {
     VM_EXIT_LIMIT,        /* vm_run_until reached its time */
 };
 
+/* Something under way outside of the machine that a saved state cannot hold.
+ * Before a machine in real time is saved it is brought to its end, with what
+ * follows from it (interrupts, devices' state). Called with the lock held. */
+struct vm_settler {
+    void (*settle)(void *ctx);
+    void *ctx;
+    struct vm_settler *next;
+};
+
 struct vm_event_loop; /* fds and timerfd on the I/O thread: vm/loop.h */
 struct timer_queue;
 struct vm_run_state;
@@ -73,6 +82,7 @@ struct vm {
     void (*on_shutdown)(void *board, struct vcpu *v);
     void *board;
 
+    struct vm_settler *settlers;
     struct timer_queue *timers;
     struct vm_event_loop *loop;
     struct vm_run_state *run; /* vm.c's own */
@@ -108,6 +118,10 @@ void vm_stop(struct vm *vm); /* safe in a signal handler */
  * while vm_pause waits. They nest. */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
+
+/* With the lock held; the struct stays the caller's. */
+void vm_add_settler(struct vm *vm, struct vm_settler *s);
+void vm_remove_settler(struct vm *vm, struct vm_settler *s);
 
 /* Randomness the guest may see (RDRAND, UUIDs): the host's, or seeded. */
 uint64_t vm_random(struct vm *vm);

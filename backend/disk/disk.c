@@ -47,6 +47,7 @@ struct disk {
     uint64_t errors;
     unsigned in_flight; /* queued, running or done and not told: machine's lock */
     uint64_t next_sequence;
+    struct vm_settler settler;
 
     /* ---- real time; guarded by lock ---- */
     struct mutex lock;
@@ -432,8 +433,16 @@ static void stop_threads(struct disk *d)
         close(d->event);
 }
 
+static void settle(void *ctx)
+{
+    disk_drain(ctx);
+}
+
 static void release(struct disk *d)
 {
+    vm_lock(d->vm);
+    vm_remove_settler(d->vm, &d->settler);
+    vm_unlock(d->vm);
     if (d->vm->deterministic)
         timer_destroy(&d->timer);
     else
@@ -459,6 +468,10 @@ struct disk *disk_create(struct vm *vm, struct disk_layer *top, const char *name
     d->finished_end = &d->finished;
     snprintf(d->name, sizeof d->name, "%s", name);
     mutex_init(&d->lock);
+    d->settler = (struct vm_settler){.settle = settle, .ctx = d};
+    vm_lock(vm);
+    vm_add_settler(vm, &d->settler);
+    vm_unlock(vm);
     if (vm->deterministic) {
         timer_init(&d->timer, vm, timer_fire, d);
     } else if (start_threads(d, err)) {

@@ -1,0 +1,172 @@
+/*
+ * --disk and --cdrom. Interface: disks.h.
+ */
+#include "cli/disks.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+/* The next piece up to a comma that is not doubled; NULL: it is too long. */
+static const char *take_path(const char *spec, char *out, size_t room)
+{
+    size_t used = 0;
+
+    while (*spec && !(spec[0] == ',' && spec[1] != ',')) {
+        if (used + 1 >= room)
+            return NULL;
+        spec += spec[0] == ',';
+        out[used++] = *spec++;
+    }
+    out[used] = '\0';
+    return spec;
+}
+
+static bool is_key(const char *item, size_t length, const char *key)
+{
+    return strlen(key) == length && !memcmp(item, key, length);
+}
+
+static int set_cache(struct cli_disk_spec *disk, const char *value, size_t length)
+{
+    static const char *const names[] = {
+        [DISK_WRITEBACK] = "writeback", [DISK_NONE] = "none", [DISK_UNSAFE] = "unsafe"};
+
+    for (size_t n = 0; n < ARRAY_SIZE(names); n++) {
+        if (is_key(value, length, names[n])) {
+            disk->cache = (enum disk_cache)n;
+            return 0;
+        }
+    }
+    return -EINVAL;
+}
+
+static int set_serial(struct cli_disk_spec *disk, const char *value, size_t length)
+{
+    if (!length || length > DISK_SERIAL_BYTES)
+        return -EINVAL;
+    for (size_t n = 0; n < length; n++)
+        if (value[n] < ' ' || value[n] > '~')
+            return -EINVAL;
+    memcpy(disk->serial, value, length);
+    disk->serial[length] = '\0';
+    return 0;
+}
+
+static int set_item(struct cli_disk_spec *disk, const char *item, size_t length, struct error *err)
+{
+    size_t key = strcspn(item, "=,");
+    const char *value = item + key + 1;
+    size_t value_length = key < length ? length - key - 1 : 0;
+    bool has_value = key < length;
+
+    if (!has_value && is_key(item, length, "readonly")) {
+        disk->readonly = true;
+    } else if (!has_value && is_key(item, length, "snapshot")) {
+        disk->snapshot = true;
+    } else if (has_value && is_key(item, key, "bus")) {
+        if (!is_key(value, value_length, "ahci"))
+            return error_set(err, -EINVAL, "--disk: there is no bus '%.*s': give bus=ahci",
+                             (int)MIN(value_length, 64u), value);
+    } else if (has_value && is_key(item, key, "cache")) {
+        if (set_cache(disk, value, value_length))
+            return error_set(err, -EINVAL, "--disk: cache is writeback, none or unsafe, not '%.*s'",
+                             (int)MIN(value_length, 64u), value);
+    } else if (has_value && is_key(item, key, "serial")) {
+        if (set_serial(disk, value, value_length))
+            return error_set(err, -EINVAL,
+                             "--disk: a serial number is 1 to %d printable characters",
+                             DISK_SERIAL_BYTES);
+    } else {
+        return error_set(err, -EINVAL,
+                         "--disk has no option '%.*s': there are bus=ahci, readonly, snapshot, "
+                         "cache=MODE and serial=TEXT (a comma in a file's name is written ,,)",
+                         (int)MIN(length, 64u), item);
+    }
+    return 0;
+}
+
+int cli_disk_parse(const char *spec, struct cli_disk_spec *disk, struct error *err)
+{
+    memset(disk, 0, sizeof *disk);
+    spec = take_path(spec, disk->path, sizeof disk->path);
+    if (!spec || !disk->path[0])
+        return error_set(err, -EINVAL, "--disk: give the name of an image first");
+    while (*spec == ',') {
+        size_t length = strcspn(spec + 1, ",");
+        int ret = set_item(disk, spec + 1, length, err);
+
+        if (ret)
+            return ret;
+        spec += 1 + length;
+    }
+    return 0;
+}
+
+int cli_disks_check(const struct cli_options *o, struct error *err)
+{
+    struct cli_disk_spec disk;
+    int ret = 0;
+
+    if (o->disk.count + o->cdrom.count > AHCI_PORTS)
+        return error_set(err, -E2BIG, "%u disks and CDs are too many: there are %d SATA ports",
+                         o->disk.count + o->cdrom.count, AHCI_PORTS);
+    for (unsigned n = 0; n < o->disk.count && !ret; n++)
+        ret = cli_disk_parse(o->disk.item[n], &disk, err);
+    return ret;
+}
+
+static int add(struct cli_disks *disks, enum ata_kind kind, const struct disk_config *config,
+               struct vm *vm, struct pc_config *board, struct error *err)
+{
+    unsigned port = disks->count;
+    struct disk *d = disk_open(vm, config, err);
+
+    if (!d)
+        return -EINVAL;
+    disks->disk[disks->count++] = d;
+    board->sata.port[port].kind = kind;
+    board->sata.port[port].disk = d;
+    return 0;
+}
+
+int cli_disks_open(struct cli_disks *disks, const struct cli_options *o, bool private,
+                   struct vm *vm, struct pc_config *board, struct error *err)
+{
+    int ret = cli_disks_check(o, err);
+
+    memset(disks, 0, sizeof *disks);
+    for (unsigned n = 0; n < o->disk.count && !ret; n++) {
+        struct cli_disk_spec spec;
+        struct disk_config config;
+        char serial[DISK_SERIAL_BYTES + 1];
+
+        ret = cli_disk_parse(o->disk.item[n], &spec, err);
+        if (ret)
+            break;
+        snprintf(serial, sizeof serial, "VIREO-%04u", n);
+        config = (struct disk_config){
+            .path = spec.path,
+            .readonly = spec.readonly,
+            .snapshot = spec.snapshot || private,
+            .cache = spec.cache,
+            .serial = spec.serial[0] ? spec.serial : serial,
+        };
+        ret = add(disks, ATA_DISK, &config, vm, board, err);
+    }
+    for (unsigned n = 0; n < o->cdrom.count && !ret; n++) {
+        struct disk_config config = {
+            .path = o->cdrom.item[n], .readonly = true, .serial = "VIREO-CD"};
+
+        ret = add(disks, ATA_CDROM, &config, vm, board, err);
+    }
+    if (ret)
+        cli_disks_close(disks);
+    return ret;
+}
+
+void cli_disks_close(struct cli_disks *disks)
+{
+    for (unsigned n = 0; n < disks->count; n++)
+        disk_destroy(disks->disk[n]);
+    disks->count = 0;
+}

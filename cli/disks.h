@@ -1,0 +1,39 @@
+/*
+ * --disk and --cdrom: what they say, and the images behind them.
+ */
+#ifndef CLI_DISKS_H
+#define CLI_DISKS_H
+
+#include "backend/disk/disk.h"
+#include "board/pc.h"
+#include "cli/options.h"
+
+#define CLI_PATH_BYTES 4096
+
+/* FILE[,bus=ahci][,readonly][,snapshot][,cache=writeback|none|unsafe][,serial=TEXT];
+ * a comma in FILE is written twice. */
+struct cli_disk_spec {
+    char path[CLI_PATH_BYTES];
+    char serial[DISK_SERIAL_BYTES + 1];
+    bool readonly, snapshot;
+    enum disk_cache cache;
+};
+
+int cli_disk_parse(const char *spec, struct cli_disk_spec *disk, struct error *err);
+/* What can be said before images are opened. */
+int cli_disks_check(const struct cli_options *o, struct error *err);
+
+struct cli_disks {
+    struct disk *disk[AHCI_PORTS];
+    unsigned count;
+};
+
+/* Opens all of them and gives them to the board: disks on the first ports, CDs
+ * behind them. private: no write reaches an image (machines that run side by
+ * side). After a failure there is nothing to close. */
+int cli_disks_open(struct cli_disks *disks, const struct cli_options *o, bool private,
+                   struct vm *vm, struct pc_config *board, struct error *err);
+/* After the last run, before the vm is destroyed. */
+void cli_disks_close(struct cli_disks *disks);
+
+#endif

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Disks and CDs on AHCI.
+
+usage: test_disk.py sector      SeaBIOS boots a 512-byte sector, which reads and
+                                writes its disk through INT 13H
+       test_disk.py options     readonly, snapshot, serial numbers, wrong input
+       test_disk.py linux CPUS  Linux finds two disks and a CD, copies from one to
+                                the other with checksums, trims, makes errors
+"""
+
+import hashlib
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+
+from harness import Failure, Machine, ROOT, VIREO_RUN, fetch, guest, initramfs, no_complaints
+
+FAR_LBA = 100000
+SECTORS = 120000
+
+
+def words_sum(data):
+    return sum(struct.unpack("<%dH" % (len(data) // 2), data)) & 0xffff
+
+
+def sector_image(path):
+    """A sparse disk with the boot sector and numbers that it knows the sum of."""
+    code = path + ".bin"
+    subprocess.run(["nasm", "-f", "bin", "-o", code,
+                    os.path.join(ROOT, "tests", "boot", "guest", "sector.asm")], check=True)
+    with open(code, "rb") as f:
+        sector = bytearray(f.read())
+    os.unlink(code)
+    random.seed(5)
+    near, far = random.randbytes(8 * 512), random.randbytes(32 * 512)
+    struct.pack_into("<HH", sector, 506, words_sum(near), words_sum(far))
+    with open(path, "wb") as f:
+        f.write(sector + near)
+        f.seek(FAR_LBA * 512)
+        f.write(far)
+        f.truncate(SECTORS * 512)
+
+
+def boots(image, says=r"sectors are right", status=0x21, more=()):
+    def talk(m):
+        m.expect(r"boot sector\r*\n", 60)
+        m.expect(says, 60)
+        m.exits(status)
+
+    m = Machine([("disk", image), ("memory", "64M"), ("device", "debug-exit"), *more])
+    try:
+        talk(m)
+    except Failure as failure:
+        m.report(failure)
+        sys.exit(1)
+    finally:
+        m.kill()
+
+
+def refused(options, words):
+    r = subprocess.run([*VIREO_RUN, *options], stdin=subprocess.DEVNULL, capture_output=True,
+                       timeout=60)
+    text = r.stderr.decode()
+    if r.returncode != 1 or words not in text or text.count("\n") != 1:
+        print("FAILED: %r: status %d, said %r, not one line with %r"
+              % (options, r.returncode, text, words))
+        sys.exit(1)
+
+
+def content(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def options(folder):
+    image = os.path.join(folder, "disk, with comma.img")
+    name = image.replace(",", ",,")
+    sector_image(image)
+    before = content(image)
+    boots(name + ",snapshot")
+    if content(image) != before:
+        print("FAILED: snapshot wrote to the image")
+        sys.exit(1)
+    boots(name + ",readonly", says=r"INT 13H failed", status=0x41)
+    if content(image) != before:
+        print("FAILED: readonly wrote to the image")
+        sys.exit(1)
+    boots(name + ",cache=unsafe,serial=ABC,bus=ahci")
+    if content(image)[FAR_LBA * 512:FAR_LBA * 512 + 2] != b"\xef\xbe":
+        print("FAILED: what the guest wrote is not in the image")
+        sys.exit(1)
+    sector_image(image)
+    boots(name, more=[("deterministic", None)])
+
+    empty = os.path.join(folder, "empty.img")
+    open(empty, "wb").close()
+    refused([os.path.join(folder, "none.img")], "No such file")
+    refused([empty], "empty")
+    refused([folder], "give a file or a block device")
+    refused(["--disk", name + ",cache=fast"], "writeback, none or unsafe")
+    refused(["--disk", name + ",bus=floppy"], "bus=ahci")
+    refused(["--disk", name + ",serial=" + "x" * 21], "serial number")
+    refused(["--disk", image], "has no option ' with comma.img'")
+    refused(["--disk", ",readonly"], "name of an image")
+    refused(["--cdrom", empty], "empty")
+    refused([name, name], "used by another machine")
+    refused([name] * 7, "too many")
+
+
+# ---- Linux ----
+
+DISK_MIB = 64
+
+
+def expect_output(m, command, words, status=0, seconds=120):
+    text, code = m.command_output(command, seconds)
+    if code != status or not all(word in text for word in words):
+        raise Failure("%r: status %d, said %r; wanted %d and %r"
+                      % (command, code, text, status, words))
+    return text
+
+
+def linux(folder, cpus):
+    fetch("amd64", "busybox")
+    layer = guest(os.path.join("layers", "disk"))
+    images = [os.path.join(folder, name) for name in ("a.img", "b.img", "cd.iso")]
+    data = random.randbytes(DISK_MIB << 20)
+    cd = random.randbytes(5 << 20)
+    for path, content_of in zip(images, (data, bytes(DISK_MIB << 20), cd)):
+        with open(path, "wb") as f:
+            f.write(content_of)
+
+    def talk(m):
+        m.expect(r"Welcome to Linux", 240)
+        m.expect(r"# ", 60)
+        # Some need code that is built in.
+        m.command_output("for n in $(cat /modules/order); do insmod /modules/$n.ko; done", 120)
+        expect_output(m, "for n in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/sr0 ] && [ -b /dev/sdb ] "
+                      "&& break; sleep 1; done; ls /dev/sd? /dev/sr?",
+                      ["/dev/sda", "/dev/sdb", "/dev/sr0"])
+        text, _ = m.command_output("dmesg | grep -E 'ahci|ata[0-9]|sd |sr '", 60)
+        for words in ("AHCI 0001.0301", "6/6 ports" if "6/6 ports" in text else "6 ports",
+                      "NCQ (depth 32)", "VIREO HARDDISK", "VIREO DVD-ROM"):
+            if words not in text:
+                raise Failure("%r is not in %r" % (words, text))
+        sums = [hashlib.md5(x).hexdigest() for x in (data, cd)]
+        expect_output(m, "cat /sys/block/sda/device/vpd_pg80 | tr -d '\\0'", ["VIREO-0000"])
+        expect_output(m, "md5sum /dev/sr0", [sums[1]], seconds=240)
+        expect_output(m, "dd if=/dev/sda of=/dev/sdb bs=1M conv=fsync && "
+                      "echo 3 >/proc/sys/vm/drop_caches && md5sum /dev/sdb", [sums[0]], seconds=400)
+        # Part of it again, past the guest's cache; looked at from here, too.
+        expect_output(m, "dd if=/dev/zero of=/dev/sdb bs=4k count=100 seek=7 oflag=direct && "
+                      "dd if=/dev/sdb bs=512 skip=56 count=800 iflag=direct | md5sum",
+                      [hashlib.md5(bytes(409600)).hexdigest()])
+        expect_output(m, "blkdiscard -o 1048576 -l 1048576 /dev/sda || "
+                      "echo none", [])
+        m.send("poweroff -f\n")
+        m.exits(0, 120)
+        no_complaints(m)
+
+    m = Machine([("kernel", guest("vmlinuz-amd64")),
+                 ("initrd", initramfs(name="initramfs-disk-%s.cpio.gz" % os.getpid(),
+                                      layers=[layer])),
+                 ("append", "console=ttyS0 quiet panic=-1"), ("cpus", cpus),
+                 ("disk", images[0]),
+                 ("disk", images[1]), ("cdrom", images[2])])
+    try:
+        talk(m)
+    except Failure as failure:
+        m.report(failure)
+        sys.exit(1)
+    finally:
+        m.kill()
+        os.unlink(guest("initramfs-disk-%s.cpio.gz" % os.getpid()))
+    expected = bytearray(data)
+    expected[7 * 4096:107 * 4096] = bytes(409600)
+    if content(images[1]) != expected:
+        print("FAILED: the second image is not what the guest wrote")
+        sys.exit(1)
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="vireo-disk-") as folder:
+        if sys.argv[1] == "sector":
+            image = os.path.join(folder, "disk.img")
+            sector_image(image)
+            boots(image)
+        elif sys.argv[1] == "options":
+            options(folder)
+        elif sys.argv[1] == "linux":
+            linux(folder, sys.argv[2])
+    print("passed")
+
+
+main()
