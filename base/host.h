@@ -42,6 +42,8 @@ void exec_memory_destroy(struct exec_memory *m);
 
 uint64_t host_monotonic_ns(void);
 uint64_t host_realtime_ns(void);
+/* Processor time of the calling thread. Leaves vector registers alone. */
+uint64_t host_thread_ns(void);
 bool host_tsc_is_invariant(void);
 /* Frequency of the host's TSC, measured once a call (about 10 ms). */
 uint64_t host_tsc_hz(void);

@@ -25,8 +25,7 @@ static struct jit_link *new_link(struct tr *t, int32_t target, unsigned retired,
     return l;
 }
 
-/* icount += n, without flags. */
-static void count(struct tr *t, unsigned n)
+void emit_retired(struct tr *t, unsigned n)
 {
     struct emit *e = &t->e;
 
@@ -42,8 +41,7 @@ static bool crosses(int32_t target)
     return target < 0 || target >= (int32_t)PAGE_SIZE;
 }
 
-/* Is anything waiting? Goes to where `jump` is patched to. */
-static uint32_t poll(struct tr *t)
+uint32_t emit_poll(struct tr *t)
 {
     struct emit *e = &t->e;
 
@@ -67,19 +65,18 @@ static void link_stubs(struct tr *t, struct jit_link *l)
         new_stub(t, STUB_FIX, 0)->link = l;
 }
 
-/* Goes on at `target`, an offset from the page. Ends the code here. */
-static void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
+void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
 {
     struct emit *e = &t->e;
     struct jit_link *l;
     struct jit_stub *s;
 
-    count(t, retired);
+    emit_retired(t, retired);
     if (is_backward || crosses(target))
         flags_leave_host(t); /* what waits may be an interrupt, which shows them */
     l = new_link(t, target, retired, link_flags(t) | (crosses(target) ? LINK_CROSS : 0));
     if (is_backward)
-        new_stub(t, STUB_LINK, poll(t))->link = l;
+        new_stub(t, STUB_LINK, emit_poll(t))->link = l;
     if (crosses(target)) {
         emit_rm(e, 0x8b, T0, rm_code(0)); /* mov eax, [cell] */
         l->guard = e->at - 4;             /* where its displacement is, until emit_stubs */
@@ -135,8 +132,10 @@ static bool emit_jcc_insn(struct tr *t)
     if (!target_of(t, &target))
         return false;
     flags_to_host(t);
+    if (loop_edge(t, target, condition))
+        return true;
     if (!crosses(target) && target > i->offset && !t->is_counting) {
-        struct jit_link *l = new_link(t, target, t->k + 1, link_flags(t));
+        struct jit_link *l = new_link(t, target, tr_retired(t), link_flags(t));
         l->jump = emit_jcc(e, condition);
         link_stubs(t, l);
         if (t->cache_k == t->k)
@@ -146,7 +145,7 @@ static bool emit_jcc_insn(struct tr *t)
     {
         uint32_t over = emit_jcc(e, condition ^ 1);
         flags = t->flags;
-        emit_edge(t, target, t->k + 1, target <= (int32_t)i->offset);
+        emit_edge(t, target, tr_retired(t), target <= (int32_t)i->offset);
         t->flags = flags;
         emit_patch(e, over, e->at);
     }
@@ -345,7 +344,9 @@ static bool emit_jmp_call(struct tr *t)
             return false;
         if (is_call)
             push_return(t);
-        emit_edge(t, target, t->k + 1, target <= (int32_t)i->offset);
+        else if (loop_edge(t, target, 16))
+            return true;
+        emit_edge(t, target, tr_retired(t), target <= (int32_t)i->offset);
         return true;
     }
     flags_to_cc(t);

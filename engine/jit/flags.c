@@ -254,6 +254,12 @@ static bool writes_register(const struct x86_decode *d, int guest)
     return false;
 }
 
+static bool is_string(const struct x86_decode *d)
+{
+    return d->z.meta.category == ZYDIS_CATEGORY_STRINGOP ||
+           d->z.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+}
+
 /* A recipe for the instruction in hand, if it holds as long as its flags do and
  * somebody may destroy the host's meanwhile. */
 struct recipe recipe_plan(struct tr *t)
@@ -261,7 +267,7 @@ struct recipe recipe_plan(struct tr *t)
     const struct jit_translation *s = t->t;
     const struct x86_decode *d = &s->d[t->k];
     struct recipe none = {RECIPE_NONE, 0}, r = none;
-    bool is_clobbered = false;
+    bool is_clobbered = false, is_changed = false;
     int a, b = -1;
 
     if (s->use[t->k] != FLAGS_KILL || !s->live[t->k + 1])
@@ -273,18 +279,60 @@ struct recipe recipe_plan(struct tr *t)
     a = plain_register(d, 0);
     if (r.kind == RECIPE_AGAIN || r.kind == RECIPE_ADD || r.kind == RECIPE_SUB)
         b = plain_register(d, 1);
-    for (unsigned m = t->k + 1; m < t->u->count; m++) {
+    for (unsigned m = t->k + 1; m <= t->end; m++) {
+        bool changes = m < t->end && r.kind != RECIPE_INPUT &&
+                       (writes_register(&s->d[m], a) ||
+                        (b >= 0 && writes_register(&s->d[m], b)));
+        /* Whoever looks at them looks before m changes a register, unless m has
+         * more than one access. */
+        if (s->live[m] && (is_changed || (changes && is_string(&s->d[m]))))
+            return none;
+        if (m == t->end)
+            break;
         is_clobbered |= s->live[m] && s->use[m] != FLAGS_READ;
         if (s->use[m] & (FLAGS_KILL | FLAGS_PASS))
             break;
-        if (r.kind != RECIPE_INPUT && (writes_register(&s->d[m], a) ||
-                                       (b >= 0 && writes_register(&s->d[m], b))))
-            return none;
+        is_changed |= changes;
     }
     if (r.kind == RECIPE_INPUT) {
         if (!is_clobbered)
             return none;
         emit_store(&t->e, JIT_RM(flag_input), host_of((unsigned)a));
+    }
+    return r;
+}
+
+struct recipe recipe_for_loop(const struct tr *t, unsigned edge)
+{
+    const struct jit_translation *s = t->t;
+    struct recipe none = {RECIPE_NONE, 0}, r = none;
+    bool is_changed = false;
+    unsigned k = edge;
+    int a, b = -1;
+
+    while (k && !(s->use[k] & (FLAGS_KILL | FLAGS_PASS)))
+        k--;
+    if (s->use[k] != FLAGS_KILL)
+        return none;
+    r.kind = (uint8_t)recipe_kind(t, &s->d[k]);
+    r.k = (uint8_t)k;
+    if (r.kind == RECIPE_NONE || r.kind == RECIPE_INPUT)
+        return none;
+    a = plain_register(&s->d[k], 0);
+    if (r.kind == RECIPE_AGAIN || r.kind == RECIPE_ADD || r.kind == RECIPE_SUB)
+        b = plain_register(&s->d[k], 1);
+    for (unsigned m = k + 1; m <= edge; m++) {
+        if (writes_register(&s->d[m], a) || (b >= 0 && writes_register(&s->d[m], b)))
+            return none;
+    }
+    for (unsigned m = 0; m < t->loop; m++) {
+        bool changes = writes_register(&s->d[m], a) ||
+                       (b >= 0 && writes_register(&s->d[m], b));
+        if (s->live[m] && (is_changed || (changes && is_string(&s->d[m]))))
+            return none;
+        if (s->use[m] & (FLAGS_KILL | FLAGS_PASS))
+            break;
+        is_changed |= changes;
     }
     return r;
 }

@@ -240,7 +240,7 @@ static bool is_next(const struct tr *t, unsigned guest)
 {
     const struct x86_decode *d;
 
-    if (t->k + 1 >= t->u->count)
+    if (t->k + 1 >= t->end)
         return false;
     d = &t->t->d[t->k + 1];
     for (unsigned n = 0; n < d->z.operand_count_visible; n++) {

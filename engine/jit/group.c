@@ -149,7 +149,7 @@ static unsigned plan(const struct tr *t, unsigned guest, struct group *g, bool i
     bool branched = false;
     int32_t delta = 0, by;
 
-    for (unsigned k = t->k; k < t->u->count; k++) {
+    for (unsigned k = t->k; k < t->end; k++) {
         struct access a[2];
         unsigned n = accesses_of(t, k, guest, a);
 

@@ -47,11 +47,12 @@ struct jit_l0 {
  * addend is added: the host's processor refuses them, and fault.c sees to it. */
 #define JIT_L0_NONE 0x4000000000000000ull
 
-/* A place in the code that has so many of the last so many L0 misses looks into
- * the TLB from then on. */
+/* A place in the code that has so many of the last so many L0 misses, and in so
+ * short a time each, looks into the TLB from then on. */
 #define JIT_MISS_COUNTERS 1024
 #define JIT_MISS_WINDOW 8192
 #define JIT_MISS_MANY 250
+#define JIT_MISS_NS 400
 
 /* An access during its unit's trial, by place in guest code (a hash): site.c. */
 struct jit_site {
@@ -208,6 +209,7 @@ struct jit {
     uint64_t l0_sites[JIT_SITES / 64], tlb_sites[JIT_SITES / 64];
     uint64_t single_sites[JIT_SITES / 64], tried_units[JIT_SITES / 64];
     uint64_t l0_clears; /* how often L0 was emptied */
+    uint64_t misses_began; /* when misses[] was emptied: host_thread_ns */
     struct jit_translation *translation; /* scratch of the translator */
     struct jit_stats stats;
     struct jit_forms *forms; /* stats.c; NULL: nobody asked */

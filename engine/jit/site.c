@@ -8,7 +8,8 @@
  * in a trial: the unit of a loop is translated with accesses that look into the
  * TLB and count how often they go to another page than the last time. When one of
  * them has been through so often, the unit is made anew with what was learned. A
- * place that has a good part of all misses of L0 is moved to the TLB even so.
+ * place that has a good part of all misses of L0, and many of them in a short time,
+ * is moved to the TLB even so.
  *
  * Sets and counters go by a hash of the guest code's address: somebody else's
  * place costs time and nothing else.
@@ -102,12 +103,17 @@ void jit_many_misses(struct x86_vcpu *c, uint64_t host_code)
     struct jit *j = jit_of(c);
     unsigned counter = host_code >> 2 & (JIT_MISS_COUNTERS - 1);
     const struct x86_insn *i;
+    uint64_t now = host_thread_ns();
     uint32_t argument, reference;
     struct jit_unit *u;
 
-    if (j->misses[counter] < JIT_MISS_MANY) { /* the window is over */
+    /* The window is over, or they came so slowly that most accesses are hits: what
+     * empties L0 makes every place miss now and then. */
+    if (j->misses[counter] < JIT_MISS_MANY ||
+        now - j->misses_began > JIT_MISS_MANY * JIT_MISS_NS) {
         memset(j->misses, 0, sizeof j->misses);
         j->misses_left = JIT_MISS_WINDOW;
+        j->misses_began = now;
         return;
     }
     j->misses[counter] = 0;

@@ -96,7 +96,7 @@ static bool emit_cli(struct tr *t)
  * unit, which is not left before it. */
 static bool emit_sti(struct tr *t)
 {
-    if (t->k + 1u == t->u->count || !only_cpl0(t))
+    if (t->k + 1u == t->end || !only_cpl0(t))
         return false;
     only_without_interrupts(t);
     set_rflags(t, FLAG_IF);

@@ -142,10 +142,16 @@ static uint32_t reference(const struct tr *t, const void *p)
     return (uint32_t)(((const uint8_t *)p - t->j->arena) / 8);
 }
 
+/* Instruction k, or that of which it is the copy. */
+static const struct x86_insn *original(const struct tr *t, unsigned k)
+{
+    return &t->u->insn[t->u->insn[k].number];
+}
+
 void emit_slow_call(struct tr *t, unsigned k, enum slow_reason why)
 {
     bool is_vector = vec_binder_for(&t->t->d[k].z);
-    uint32_t at = reference(t, &t->u->insn[k]);
+    uint32_t at = reference(t, original(t, k));
 
     if (t->j->forms)
         jit_forms_note(t->j, at, &t->t->d[k]);
@@ -163,7 +169,7 @@ void emit_miss_call(struct tr *t, const struct jit_stub *s)
     emit_rm_imm(&t->e, 0xc7, 0, JIT_RM(miss_argument), 4);
     emit32(&t->e, argument);
     emit_call(&t->e, JIT_RM(miss), argument);
-    emit32(&t->e, reference(t, &t->u->insn[s->k]));
+    emit32(&t->e, reference(t, original(t, s->k)));
 }
 
 static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
@@ -273,6 +279,10 @@ void emit_stubs(struct tr *t)
             emit_flags_to_cc(t, s->flags, s->recipe);
             emit_slow_call(t, s->k, SLOW_TRIAL);
             break;
+        case STUB_SELF:
+            emit_flags_to_cc(t, s->flags, s->recipe);
+            emit_patch(&t->e, emit_jmp(&t->e), t->u->links[0].stub);
+            break;
         case STUB_FIX:
             emit_fix_stub(t, s);
             break;
@@ -312,6 +322,63 @@ static void emit_entry(struct tr *t)
     t->entry_exit = emit_jcc(e, 7); /* ja */
 }
 
+bool emit_one(struct tr *t, bool *ended)
+{
+    struct emit *e = &t->e;
+    unsigned k = t->k, stubs = t->stubs, links = t->links;
+    bool is_last = t->u->insn[k].flags & INSN_LAST, done;
+    uint8_t flags = t->flags, class = t->class;
+    struct recipe recipe = t->recipe;
+    struct group group[ARRAY_SIZE(t->group)];
+    uint32_t at = e->at;
+
+    memcpy(group, t->group, sizeof group);
+    if (t->u->insn[k].flags & INSN_GOES_ON)
+        t->u->insn[k].spare = class;
+    if (is_last)
+        done = emit_branch(t);
+    else
+        done = emit_stack(t) || emit_general(t) || emit_system(t) || emit_vector(t);
+    if (!done) {
+        e->at = at;
+        t->stubs = stubs;
+        t->links = links;
+        t->flags = flags;
+        t->class = class;
+        t->recipe = recipe;
+        memcpy(t->group, group, sizeof group);
+        if (!t->t->live[k]) {
+            t->t->is_slow[t->u->insn[k].number] = true;
+            return false;
+        }
+        flags_to_cc(t);
+        emit_slow_call(t, k, SLOW_ALWAYS);
+        t->flags = FLAGS_IN_CC;
+        group_end_all(t);
+        t->vectors = 0;
+        if (is_last && is_jcc(&t->t->d[k].z)) {
+            if (t->loop) {
+                t->no_loop = true;
+                return false;
+            }
+            /* The entry holds the count that the unit had. */
+            if (t->is_counting && t->u->count != k + 1) {
+                t->u->count = (uint16_t)(k + 1);
+                return false;
+            }
+            t->u->count = (uint16_t)(k + 1);
+            *ended = true;
+        }
+    }
+    group_after(t);
+    *ended |= is_last && !is_jcc(&t->t->d[k].z);
+    t->t->after[k] = e->at;
+    t->t->flags_after[k] = t->flags;
+    t->t->t1_after[k] = t->cache_k == k + 1 ? t->cache : X86_ZERO;
+    t->t->vectors_after[k] = t->vectors;
+    return true;
+}
+
 /* Emits the unit. False: again, with more known in is_slow[]. */
 static bool emit_unit(struct tr *t)
 {
@@ -327,60 +394,19 @@ static bool emit_unit(struct tr *t)
     t->vectors = 0;
     t->class = t->key >> KEY_CLASS_SHIFT & 3;
     memset(t->t->slot_key, 0, sizeof t->t->slot_key);
+    t->end = t->u->count;
     analyse_flags(t);
+    loop_find(t);
     group_end_all(t);
     emit_entry(t);
-    for (t->k = 0; t->k < t->u->count && !ended; t->k++) {
-        unsigned k = t->k, stubs = t->stubs, links = t->links;
-        bool is_last = t->u->insn[k].flags & INSN_LAST, done;
-        uint8_t flags = t->flags, class = t->class;
-        struct recipe recipe = t->recipe;
-        struct group group[ARRAY_SIZE(t->group)];
-        uint32_t at = e->at;
-
-        memcpy(group, t->group, sizeof group);
-        if (t->u->insn[k].flags & INSN_GOES_ON)
-            t->u->insn[k].spare = class;
-        if (is_last)
-            done = emit_branch(t);
-        else
-            done = emit_stack(t) || emit_general(t) || emit_system(t) || emit_vector(t);
-        if (!done) {
-            e->at = at;
-            t->stubs = stubs;
-            t->links = links;
-            t->flags = flags;
-            t->class = class;
-            t->recipe = recipe;
-            memcpy(t->group, group, sizeof group);
-            if (!t->t->live[k]) {
-                t->t->is_slow[k] = true;
-                return false;
-            }
-            flags_to_cc(t);
-            emit_slow_call(t, k, SLOW_ALWAYS);
-            t->flags = FLAGS_IN_CC;
-            group_end_all(t);
-            t->vectors = 0;
-            if (is_last && is_jcc(&t->t->d[k].z)) {
-                /* The entry holds the count that the unit had. */
-                if (t->is_counting && t->u->count != k + 1) {
-                    t->u->count = (uint16_t)(k + 1);
-                    return false;
-                }
-                t->u->count = (uint16_t)(k + 1);
-                ended = true;
-            }
-        }
-        group_after(t);
-        ended |= is_last && !is_jcc(&t->t->d[k].z);
-        t->t->after[k] = e->at;
-        t->t->flags_after[k] = t->flags;
-        t->t->t1_after[k] = t->cache_k == k + 1 ? t->cache : X86_ZERO;
-        t->t->vectors_after[k] = t->vectors;
+    for (t->k = 0; t->k < t->end && !ended; t->k++) {
+        if (!emit_one(t, &ended))
+            return false;
     }
     if (!ended)
         emit_fallthrough(t);
+    if (t->edges && !loop_emit(t))
+        return false;
     t->hot_end = e->at;
     e->at = (uint32_t)t->j->cold_used;
     e->limit = e->at + UNIT_MAX_CODE;
@@ -419,9 +445,9 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     }
     if (!cache_mark_lines(c, ram, ram_offset, bytes) || memcmp(t.t->copy, host, bytes) != 0)
         return NULL;
-    u = jit_arena_alloc(j, sizeof *u + (count + 1) * sizeof(struct x86_insn));
+    u = jit_arena_alloc(j, sizeof *u + (count + 1 + LOOP_MAX_INSNS) * sizeof(struct x86_insn));
     *u = (struct jit_unit){.host = host, .key = key, .count = (uint16_t)count};
-    u->links = jit_arena_alloc(j, (jumps + 2) * sizeof(struct jit_link));
+    u->links = jit_arena_alloc(j, (2 * jumps + 3) * sizeof(struct jit_link));
     t.u = u;
     t.is_trial = !jit_is_noted(j->tried_units, host) && is_loop(&t);
     t.e = (struct emit){.base = j->code.write};

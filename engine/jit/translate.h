@@ -11,6 +11,10 @@
 #define T0 H_RAX
 #define T1 H_R15
 #define UNIT_MAX_INSNS 64
+/* A unit that jumps to its own start has the way there twice: loop.c. */
+#define LOOP_MAX_INSNS 31
+#define UNIT_MAX_PLACES (UNIT_MAX_INSNS + 1 + LOOP_MAX_INSNS)
+#define LOOP_MAX_EDGES 8
 
 /* What an instruction does with the status flags. */
 enum flags_use {
@@ -45,7 +49,9 @@ struct recipe {
 
 /* Code out of line, emitted behind the unit. */
 struct jit_stub {
-    enum { STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX, STUB_GROUP, STUB_VECTORS, STUB_TRIAL } kind;
+    enum {
+        STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX, STUB_GROUP, STUB_VECTORS, STUB_TRIAL, STUB_SELF
+    } kind;
     uint32_t jump; /* rel32 that comes here; more than one: chained by other stubs */
     uint8_t k;     /* instruction */
     uint8_t flags; /* enum flags_at, when it is entered */
@@ -62,19 +68,19 @@ struct jit_stub {
     struct jit_link *link;
     bool has_cell; /* STUB_LINK: the link's generation lies here */
 };
-#define UNIT_MAX_STUBS (UNIT_MAX_INSNS * 5)
+#define UNIT_MAX_STUBS (UNIT_MAX_PLACES * 5)
 
 struct jit_translation {
-    struct x86_decode d[UNIT_MAX_INSNS];
+    struct x86_decode d[UNIT_MAX_PLACES];
     struct jit_stub stub[UNIT_MAX_STUBS];
-    uint8_t use[UNIT_MAX_INSNS];         /* enum flags_use */
-    bool live[UNIT_MAX_INSNS + 1];       /* flags before it may be looked at */
-    uint32_t after[UNIT_MAX_INSNS];      /* code offset behind it */
-    uint8_t flags_after[UNIT_MAX_INSNS]; /* enum flags_at */
-    uint8_t t1_after[UNIT_MAX_INSNS];    /* guest register in T1, or X86_ZERO */
-    uint8_t vectors_after[UNIT_MAX_INSNS];
+    uint8_t use[UNIT_MAX_PLACES];         /* enum flags_use */
+    bool live[UNIT_MAX_PLACES + 1];       /* flags before it may be looked at */
+    uint32_t after[UNIT_MAX_PLACES];      /* code offset behind it */
+    uint8_t flags_after[UNIT_MAX_PLACES]; /* enum flags_at */
+    uint8_t t1_after[UNIT_MAX_PLACES];    /* guest register in T1, or X86_ZERO */
+    uint8_t vectors_after[UNIT_MAX_PLACES];
     uint16_t slot_key[JIT_L0_SLOTS];
-    bool is_slow[UNIT_MAX_INSNS]; /* known to call its handler */
+    bool is_slow[UNIT_MAX_PLACES]; /* known to call its handler */
     uint8_t copy[UNIT_MAX_INSNS * 15];
 };
 
@@ -100,7 +106,16 @@ struct tr {
     struct jit_unit *u;
     struct emit e;
     uint32_t key;
-    unsigned k;        /* the instruction in hand */
+    unsigned k;        /* the instruction in hand.. */
+    unsigned end;      /* ..and of those that are emitted in a row with it */
+    /* loop.c: how many instructions are in the loop, 0: there is none; the second
+     * way's first; jumps to where it starts. */
+    unsigned loop, again, edges;
+    uint32_t edge[LOOP_MAX_EDGES];
+    uint8_t loop_vectors; /* enum vec_live, there */
+    bool no_loop;
+    bool loop_saves; /* flags are saved where it starts */
+    struct recipe loop_recipe; /* where they are not */
     uint8_t flags;     /* enum flags_at */
     uint8_t class;     /* enum tlb_class, here: STAC and CLAC change it */
     struct recipe recipe;
@@ -122,6 +137,12 @@ struct tr {
 static inline const struct x86_insn *tr_insn(const struct tr *t)
 {
     return &t->u->insn[t->k];
+}
+
+/* Instructions of the unit, or of a turn of its loop, up to the one in hand. */
+static inline unsigned tr_retired(const struct tr *t)
+{
+    return tr_insn(t)->number + 1u;
 }
 
 static inline const struct x86_decode *tr_decode(const struct tr *t)
@@ -177,6 +198,9 @@ void flags_leave_host(struct tr *t);
 void flags_to_cc(struct tr *t);
 /* The host's flags are the guest's afterwards. Uses T0. */
 void flags_to_host(struct tr *t);
+/* How the flags with which instruction `edge` goes to the loop's start can be made
+ * again wherever somebody looks at them in the next turn. */
+struct recipe recipe_for_loop(const struct tr *t, unsigned edge);
 /* Before and after an instruction that writes flags. */
 struct recipe recipe_plan(struct tr *t);
 void flags_written(struct tr *t, struct recipe recipe);
@@ -216,6 +240,16 @@ void emit_group_stub(struct tr *t, const struct jit_stub *s);
 /* Effective address into register `to` (not T0 unless nothing else is in it). */
 void emit_ea(struct tr *t, unsigned to);
 
+/* ---- loop.c ---- */
+
+/* Looks for a loop before the unit is emitted. */
+void loop_find(struct tr *t);
+/* A jump to `target` of the instruction in hand, on a condition or (16) always:
+ * was it to the loop's start, and is emitted? */
+bool loop_edge(struct tr *t, int32_t target, unsigned condition);
+/* Emits the second way of the loop. False: again, as emit_unit. */
+bool loop_emit(struct tr *t);
+
 /* ---- group.c ---- */
 
 /* Was [guest + disp] checked by a guard before? */
@@ -254,6 +288,15 @@ void only_without_interrupts(struct tr *t);
 bool system_may_leave(const struct x86_decode *d);
 /* The way on behind the last instruction. */
 void emit_fallthrough(struct tr *t);
+/* Goes on at `target`, an offset from the page. Ends the code there. */
+void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward);
+/* icount += n, without flags. */
+void emit_retired(struct tr *t, unsigned n);
+/* Is anything waiting? Goes to where the returned rel32 is patched to. */
+uint32_t emit_poll(struct tr *t);
+/* translate.c: the instruction in hand. False: again, as emit_unit; *ended: and no
+ * more of the unit. */
+bool emit_one(struct tr *t, bool *ended);
 void emit_stubs(struct tr *t);
 
 #endif

@@ -70,7 +70,7 @@ static bool fip_is_dead(const struct tr *t)
 {
     const struct x86_decode *d = tr_decode(t) + 1;
 
-    return t->k + 1 < t->u->count && vec_binder_for(&d->z) == bind_x87 &&
+    return t->k + 1 < t->end && vec_binder_for(&d->z) == bind_x87 &&
            !is_memory(d) && !is_control(d) && !has_handler(d);
 }
 
