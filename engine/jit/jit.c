@@ -21,8 +21,9 @@
 
 #define CACHE_BYTES (256 * MiB) /* of all processors */
 #define MIN_CODE_BYTES (512 * KiB)
+/* Units are named by 29 bits, in steps of 8 bytes: enum slow_reason. */
+#define MAX_CODE_BYTES (1 * GiB)
 #define THRESHOLD 16
-#define UNIT_ROOM (64 * KiB)
 
 /* ---- C that host code calls ---- */
 
@@ -340,10 +341,7 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
             page = x86_fetch_page(c, lin);
             if (!page->host)
                 return not_now(j, b, TRY_UNCACHED);
-            if (j->hot_used + UNIT_ROOM > j->hot_end ||
-                j->cold_used + UNIT_ROOM > j->code.bytes ||
-                j->arena_used + UNIT_ROOM > j->arena_bytes)
-                jit_flush(c);
+            jit_make_room(c);
             u = jit_translate(c, lin, page, key);
             if (!u)
                 return not_now(j, b, TRY_FAILED);
@@ -450,7 +448,7 @@ static size_t code_bytes(const struct x86_vcpu *c)
                                                        : CACHE_BYTES;
 
     bytes /= MAX(c->model->cpu_count, 1u);
-    return align_down(MAX(bytes, MIN_CODE_BYTES), PAGE_SIZE);
+    return align_down(MIN(MAX(bytes, MIN_CODE_BYTES), MAX_CODE_BYTES), PAGE_SIZE);
 }
 
 static int jit_create(struct x86_vcpu *c, struct error *err)
@@ -470,7 +468,8 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
     if (r < 0)
         goto fail;
     j->catches_faults = true;
-    j->arena_bytes = 2 * j->code.bytes; /* measured: 1.5 */
+    j->pages_bytes = align_up(j->code.bytes / 4, PAGE_SIZE);
+    j->arena_bytes = j->pages_bytes + 2 * j->code.bytes; /* measured: 1.5 */
     j->arena = host_pages_alloc(j->arena_bytes, false);
     j->translation = malloc(jit_translation_bytes());
     if (!j->arena || !j->translation || (options->stats && jit_forms_create(j) < 0)) {
@@ -493,7 +492,7 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
     j->enter_vectors = enter_vectors;
     j->call_enter_vectors = jit_call_enter_vectors;
     j->pair[1].fn = end_of_slow;
-    j->hot_end = j->cold_used = align_up(j->code.bytes * 3 / 8, PAGE_SIZE);
+    jit_regions_init(j);
     j->next_generation = 3;
     j->generation[0] = 1;
     j->generation[1] = j->slot_generation[0] = 2;

@@ -131,6 +131,8 @@ struct jit_unit {
     struct jit_link *incoming; /* into it */
     struct jit_unit *hash_next;
     struct jit_unit *page_next; /* in the list of its page */
+    struct jit_unit *region_next; /* in the list of its region, dead or alive */
+    bool is_leaving;              /* its region is evicted */
     struct x86_block *block;    /* the interpreter's block at its start */
     struct x86_insn insn[];     /* count and one; offsets count from the page */
 };
@@ -151,6 +153,13 @@ struct jit_fetched_set {
     unsigned count;
     bool is_full; /* there were more */
     struct jit_fetched page[JIT_FETCHED];
+};
+
+/* Memory for code and what belongs to it, filled and evicted as one: evict.c. */
+#define JIT_REGIONS 8
+struct jit_region {
+    struct jit_unit *units;
+    size_t code_used, arena_used; /* when it was left for the next */
 };
 
 #define JIT_UNIT_HASH 32768
@@ -195,10 +204,14 @@ struct jit {
     uint32_t next_generation;
     struct exec_memory code;
     /* Code memory: what runs often in front, stubs behind, so that the processor's
-     * caches hold little of them. */
-    size_t hot_used, hot_end, cold_used;
-    uint8_t *arena; /* units, links, pages */
-    size_t arena_used, arena_bytes;
+     * caches hold little of them. Both and the arena have a part for each region;
+     * these are of the region that is filled now. */
+    size_t hot_used, hot_end, cold_used, cold_end;
+    uint8_t *arena; /* pages, then units and links */
+    size_t arena_used, arena_end, arena_bytes, pages_used, pages_bytes;
+    struct jit_page *free_pages;
+    struct jit_region region[JIT_REGIONS];
+    unsigned regions, current_region;
     struct jit_unit *hash[JIT_UNIT_HASH];
     struct jit_page *pages[JIT_PAGE_HASH];
     unsigned threshold;
@@ -237,7 +250,6 @@ struct jit_unit *jit_find(struct jit *j, const uint8_t *host, uint32_t key);
 /* A unit made from the byte at host: one that starts there if there is one. */
 struct jit_unit *jit_find_covering(struct jit *j, const uint8_t *host, uint32_t key);
 void jit_insert(struct jit *j, struct jit_unit *u);
-void *jit_arena_alloc(struct jit *j, size_t bytes);
 void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, bool is_global);
 void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes);
 void jit_flush(struct x86_vcpu *c);
@@ -248,6 +260,24 @@ void jit_kill(struct jit *j, struct jit_unit *u);
 /* Lines of a page that units were made from: enum as ram_block.code_lines. */
 uint64_t jit_page_lines(struct x86_vcpu *c, const uint8_t *page);
 void jit_l0_clear(struct jit *j);
+/* The same of many units at once: is_leaving is set in all of them. */
+void jit_take_out(struct jit *j, struct jit_unit *u);
+
+/* ---- evict.c: memory for units ---- */
+
+/* Divides code memory and arena, whose sizes are given, into regions. */
+void jit_regions_init(struct jit *j);
+/* Everything is forgotten. */
+void jit_regions_reset(struct jit *j);
+/* Room for the largest unit; its oldest neighbours may have to go. Host code must
+ * not be running. */
+void jit_make_room(struct x86_vcpu *c);
+void *jit_arena_alloc(struct jit *j, size_t bytes);
+struct jit_page *jit_page_alloc(struct jit *j);
+void jit_page_free(struct jit *j, struct jit_page *p);
+/* In all regions, by what was handed out. */
+size_t jit_code_used(const struct jit *j);
+size_t jit_arena_used(const struct jit *j);
 
 /* ---- jumps.c ---- */
 
@@ -261,6 +291,8 @@ void jit_jumps_switch(struct x86_vcpu *c);
 void jit_jumps_use(struct x86_vcpu *c, uint32_t key);
 void jit_jumps_add(struct x86_vcpu *c, uint64_t rip, const struct jit_unit *u, bool is_global);
 void jit_jumps_remove(struct jit *j, const struct jit_unit *u);
+/* To code offsets [from, to). */
+void jit_jumps_remove_range(struct jit *j, size_t from, size_t to);
 
 /* ---- fetched.c ---- */
 

@@ -122,6 +122,18 @@ void jit_jumps_remove(struct jit *j, const struct jit_unit *u)
         remove_entry(j, k, u, j->jump_salt[k]);
 }
 
+void jit_jumps_remove_range(struct jit *j, size_t from, size_t to)
+{
+    uint64_t first = (uint64_t)(uintptr_t)j->code.exec + from;
+
+    for (unsigned k = 0; k < TLB_CLASSES; k++) {
+        for (unsigned n = 0; n < JIT_JUMPS; n++) {
+            if (j->jumps[k][n].host - first < to - from)
+                make_empty(&j->jumps[k][n]);
+        }
+    }
+}
+
 void jit_jumps_forget_all(struct x86_vcpu *c)
 {
     struct jit *j = jit_of(c);

@@ -223,12 +223,14 @@ void jit_report(struct x86_vcpu *c, x86_report_line *line, void *ctx)
         (double)s->translate_ticks * ns_per_tick / 1e9);
     say(&r, "  host bytes per guest byte %.1f, and %.1f of stubs; metadata per host byte %.2f",
         ratio(s->host_bytes, s->guest_bytes), ratio(s->cold_bytes, s->guest_bytes),
-        ratio(j->arena_used, s->host_bytes + s->cold_bytes));
+        ratio(jit_arena_used(j), s->host_bytes + s->cold_bytes));
     say(&r, "  memory accesses %llu, lookups %llu (%.2f an access)", N(s->accesses), N(s->lookups),
         ratio(s->lookups, s->accesses));
-    say(&r, "  code cache %llu KiB of %llu; metadata %llu KiB of %llu; flushes %llu, evictions %llu",
-        N((j->hot_used + j->cold_used - j->hot_end) / KiB), N(j->code.bytes / KiB),
-        N(j->arena_used / KiB), N(j->arena_bytes / KiB), N(s->flushes), N(s->evictions));
+    say(&r, "  code cache %llu KiB of %llu; metadata %llu KiB of %llu; flushes %llu",
+        N(jit_code_used(j) / KiB), N(j->code.bytes / KiB), N(jit_arena_used(j) / KiB),
+        N(j->arena_bytes / KiB), N(s->flushes));
+    say(&r, "  regions evicted %llu with %llu units (%.3f s)", N(s->evictions), N(s->evicted),
+        (double)s->evict_ticks * ns_per_tick / 1e9);
     say(&r, "  units killed %llu by %llu invalidations (%.3f s); links made %llu, unmade %llu",
         N(s->killed), N(s->invalidations), (double)s->invalidate_ticks * ns_per_tick / 1e9,
         N(s->links), N(s->unlinks));

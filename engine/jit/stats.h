@@ -48,7 +48,8 @@ enum jit_try_reason {
 
 struct jit_stats {
     uint64_t units, guest_insns, guest_bytes, host_bytes, cold_bytes, translate_ticks;
-    uint64_t links, unlinks, killed, flushes, evictions;
+    uint64_t links, unlinks, killed, flushes;
+    uint64_t evictions, evicted, evict_ticks; /* evicted: units */
     uint64_t invalidations, invalidate_ticks;
     uint64_t slow_calls, dispatches, dispatch_hits, l0_drops, jumps_drops, entered;
     uint64_t l0_misses, refills, tlb_sites, group_fails;

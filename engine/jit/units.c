@@ -3,7 +3,7 @@
  *
  * Units die when their bytes change: links into them go back to their stubs,
  * and the jump caches forget them. A unit that runs may die and run on, because
- * its code stays what it is until everything is forgotten. Memory comes back when everything is forgotten at once.
+ * its code stays what it is until its region is evicted (evict.c).
  */
 #include <string.h>
 
@@ -82,14 +82,6 @@ static const uint8_t *page_of(const uint8_t *host)
     return (const uint8_t *)((uint64_t)host & PAGE_MASK);
 }
 
-void *jit_arena_alloc(struct jit *j, size_t bytes)
-{
-    void *p = j->arena + j->arena_used;
-
-    j->arena_used += align_up(bytes, 16);
-    return p;
-}
-
 static struct jit_page *find_page(struct jit *j, const uint8_t *page)
 {
     struct jit_page *p = j->pages[page_hash(page)];
@@ -131,12 +123,14 @@ void jit_insert(struct jit *j, struct jit_unit *u)
     *bucket = u;
     if (!p) {
         struct jit_page **at = &j->pages[page_hash(page)];
-        p = jit_arena_alloc(j, sizeof *p);
+        p = jit_page_alloc(j);
         *p = (struct jit_page){.host = page, .next = *at};
         *at = p;
     }
     u->page_next = p->units;
     p->units = u;
+    u->region_next = j->region[j->current_region].units;
+    j->region[j->current_region].units = u;
 }
 
 /* ---- links ---- */
@@ -193,18 +187,54 @@ static void unlink_one(struct jit *j, struct jit_link *l)
     j->stats.unlinks++;
 }
 
-static void kill_unit(struct jit *j, struct jit_unit *u)
+static void unhash(struct jit *j, struct jit_unit *u)
 {
     struct jit_unit **at = &j->hash[unit_hash(u->host, u->key)];
 
     while (*at != u)
         at = &(*at)->hash_next;
     *at = u->hash_next;
+}
+
+/* Nothing leads to it any more. */
+static void forget_unit(struct jit_unit *u)
+{
+    if (u->block && u->block->unit == u)
+        u->block->unit = NULL;
+    u->incoming = NULL;
+    u->host = NULL;
+}
+
+static void free_if_empty(struct jit *j, struct jit_page *p)
+{
+    struct jit_page **at = &j->pages[page_hash(p->host)];
+
+    if (p->units)
+        return;
+    while (*at != p)
+        at = &(*at)->next;
+    *at = p->next;
+    jit_page_free(j, p);
+}
+
+static void unlist(struct jit *j, struct jit_unit *u)
+{
+    struct jit_page *p = find_page(j, page_of(u->host));
+    struct jit_unit **at = &p->units;
+
+    while (*at != u)
+        at = &(*at)->page_next;
+    *at = u->page_next;
+    free_if_empty(j, p);
+}
+
+static void kill_unit(struct jit *j, struct jit_unit *u)
+{
+    unhash(j, u);
     for (struct jit_link *l = u->incoming, *next; l; l = next) {
         next = l->next;
         unlink_one(j, l);
     }
-    u->incoming = NULL;
     for (unsigned n = 0; n < u->link_count; n++) {
         struct jit_link *l = &u->links[n], **in;
         if (!l->to)
@@ -215,20 +245,47 @@ static void kill_unit(struct jit *j, struct jit_unit *u)
         l->to = NULL;
     }
     jit_jumps_remove(j, u);
-    if (u->block && u->block->unit == u)
-        u->block->unit = NULL;
-    u->host = NULL;
+    forget_unit(u);
     j->stats.killed++;
 }
 
 void jit_kill(struct jit *j, struct jit_unit *u)
 {
-    struct jit_unit **at = &find_page(j, page_of(u->host))->units;
-
-    while (*at != u)
-        at = &(*at)->page_next;
-    *at = u->page_next;
+    unlist(j, u);
     kill_unit(j, u);
+}
+
+/* Of the links that lead there, those that stay. */
+static void keep_staying(struct jit_unit *u)
+{
+    struct jit_link **at = &u->incoming, *l;
+
+    while ((l = *at)) {
+        if (l->from->is_leaving) {
+            *at = l->next;
+            l->to = NULL;
+        } else {
+            at = &l->next;
+        }
+    }
+}
+
+void jit_take_out(struct jit *j, struct jit_unit *u)
+{
+    unhash(j, u);
+    unlist(j, u);
+    for (struct jit_link *l = u->incoming, *next; l; l = next) {
+        next = l->next;
+        if (l->from->is_leaving)
+            l->to = NULL;
+        else
+            unlink_one(j, l);
+    }
+    for (unsigned n = 0; n < u->link_count; n++) {
+        if (u->links[n].to && !u->links[n].to->is_leaving)
+            keep_staying(u->links[n].to);
+    }
+    forget_unit(u);
 }
 
 /* ---- forgetting ---- */
@@ -264,6 +321,7 @@ static void invalidate_page(struct jit *j, const uint8_t *page, uint64_t start, 
         jit_forget_sites(j, u);
         kill_unit(j, u);
     }
+    free_if_empty(j, p);
 }
 
 void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes)
@@ -308,9 +366,7 @@ void jit_flush(struct x86_vcpu *c)
     memset(j->hash, 0, sizeof j->hash);
     memset(j->pages, 0, sizeof j->pages);
     jit_jumps_forget_all(c);
-    j->arena_used = 0;
-    j->hot_used = 0;
-    j->cold_used = j->hot_end;
+    jit_regions_reset(j);
     j->stats.flushes++;
 }
 
