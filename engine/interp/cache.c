@@ -16,7 +16,7 @@
 #include "engine/jit/jit.h"
 
 #define ARENA_BYTES (24 * MiB)
-#define HASH_SIZE 16384
+#define HASH_SIZE 131072
 #define PAGE_HASH_SIZE 4096
 #define LINE_BYTES 64
 
@@ -91,11 +91,12 @@ static void *arena_alloc(struct interp *in, size_t bytes)
 
 /* ---- lookup tables ---- */
 
+/* Neighbours in code are neighbours in the table: they are looked for together. */
 static unsigned host_hash(const uint8_t *host, uint32_t mode)
 {
-    uint64_t h = ((uint64_t)host ^ (uint64_t)mode << 20) * 0x9e3779b97f4a7c15ull;
+    uint64_t page = ((uint64_t)host >> 12 ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ull;
 
-    return (unsigned)(h >> 40);
+    return (unsigned)(page >> 40 << 8 | ((uint64_t)host >> 4 & 0xff));
 }
 
 static unsigned page_hash(const uint8_t *page)

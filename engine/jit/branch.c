@@ -69,7 +69,6 @@ void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
 {
     struct emit *e = &t->e;
     struct jit_link *l;
-    struct jit_stub *s;
 
     emit_retired(t, retired);
     if (is_backward || crosses(target))
@@ -78,13 +77,11 @@ void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
     if (is_backward)
         new_stub(t, STUB_LINK, emit_poll(t))->link = l;
     if (crosses(target)) {
-        emit_rm(e, 0x8b, T0, rm_code(0)); /* mov eax, [cell] */
-        l->guard = e->at - 4;             /* where its displacement is, until emit_stubs */
-        emit_rm(e, 0x3b, T0, JIT_RM(generation));
+        emit_rm_imm(e, 0x81, 7, JIT_RM(generation), 4); /* cmp dword, never equal to 0 */
         l->guard_disp = e->at - 4;
-        s = new_stub(t, STUB_LINK, emit_jcc(e, 5));
-        s->link = l;
-        s->has_cell = true;
+        l->guard = e->at;
+        emit32(e, 0);
+        new_stub(t, STUB_LINK, emit_jcc(e, 5))->link = l;
         emit_alu_imm(e, t->is_64 ? OP_W : 0, 0, RM_PAGE_RIP, target & (int32_t)PAGE_MASK);
         l->jump = emit_jmp(e);
         if (l->kind & LINK_FLAGS_LAZY)

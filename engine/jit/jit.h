@@ -108,8 +108,8 @@ struct jit_link {
     uint32_t stub;         /* code offset */
     uint32_t fix;          /* LINK_FLAGS_LAZY: code offset of what puts flags into cc.. */
     uint32_t fix_jump;     /* ..and goes on by this rel32 */
-    uint32_t guard;        /* LINK_CROSS: code offset of the generation's cell.. */
-    uint32_t guard_disp;   /* ..and of the displacement that says which generation */
+    uint32_t guard;        /* LINK_CROSS: code offset of the generation, never 0.. */
+    uint32_t guard_disp;   /* ..and of the displacement that says which one */
     int32_t target;        /* offset from the page's start */
     uint16_t retired;      /* instructions before it in the unit: KEY_COUNT */
     uint8_t kind;
@@ -162,8 +162,8 @@ struct jit_region {
     size_t code_used, arena_used; /* when it was left for the next */
 };
 
-#define JIT_UNIT_HASH 32768
-#define JIT_PAGE_HASH 8192
+#define JIT_UNIT_HASH 262144
+#define JIT_PAGE_HASH 32768
 
 /* C that host code calls; each returns where host code goes on, or 0. */
 typedef uint64_t jit_c_function(struct x86_vcpu *c, uint64_t argument);

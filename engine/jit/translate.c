@@ -1,9 +1,10 @@
 /*
  * From guest bytes to a unit of host code.
  *
- * A unit is a run of instructions without a gap: it goes on behind conditional
- * jumps that are not taken, and ends with any other transfer of control, at
- * the page's end, or when it is long enough. One entry, many exits.
+ * A unit is a run of instructions without a gap: it goes on behind a few
+ * conditional jumps that are not taken, unless a unit is there already, and ends
+ * with any other transfer of control, at the page's end, or when it is long
+ * enough. One entry, many exits.
  *
  * What is not emitted is called: the instruction's handler, with everything in
  * its place in memory. So any instruction may be in a unit.
@@ -17,6 +18,9 @@
 
 /* Host code of one unit at most; what does not fit is cut short. */
 #define UNIT_MAX_CODE (48 * KiB)
+
+/* Conditional jumps that a unit goes on behind, and the last one. */
+#define UNIT_MAX_JUMPS 3
 
 /* How far the end of a small loop jumps back from its unit's start, at most. */
 #define LOOP_REACH 256
@@ -62,10 +66,11 @@ static bool goes_on(const struct x86_insn *i, const ZydisDecodedInstruction *z)
 }
 
 /* Decodes into the translation's scratch; the unit's instructions are at `at`. */
-static unsigned decode(struct tr *t, struct x86_insn *at, unsigned offset, size_t available)
+static unsigned decode(struct tr *t, const uint8_t *host, struct x86_insn *at, unsigned offset,
+                       size_t available)
 {
     struct jit_translation *s = t->t;
-    unsigned n = 0, done = 0;
+    unsigned n = 0, done = 0, jumps = 0;
 
     while (n < UNIT_MAX_INSNS) {
         struct x86_insn *i = &at[n];
@@ -77,7 +82,12 @@ static unsigned decode(struct tr *t, struct x86_insn *at, unsigned offset, size_
         done += i->length;
         if ((i->flags & INSN_LAST) && goes_on(i, &s->d[n - 1].z))
             i->flags ^= INSN_LAST | INSN_GOES_ON;
-        if ((i->flags & INSN_LAST) && !is_jcc(&s->d[n - 1].z))
+        if (!(i->flags & INSN_LAST))
+            continue;
+        if (!is_jcc(&s->d[n - 1].z))
+            break;
+        /* What comes is there already, or less likely to be executed. */
+        if (++jumps == UNIT_MAX_JUMPS || jit_find(t->j, host + done, t->key))
             break;
     }
     return n;
@@ -211,17 +221,8 @@ static void emit_link_stub(struct tr *t, const struct jit_stub *s)
     struct jit_link *l = s->link;
     struct emit *e = &t->e;
 
-    if (s->has_cell) { /* of its guard: no generation is 0 */
-        uint32_t at = l->guard, cell;
-        while (e->at & 3)
-            emit8(e, 0x90);
-        cell = e->at;
-        emit32(e, 0);
-        emit_patch(e, at, cell);
-        emit_patch(e, s->jump, e->at);
-        l->guard = cell;
+    if (l->kind & LINK_CROSS)
         emit_patch(e, l->jump, e->at);
-    }
     l->stub = e->at;
     emit_flags_to_cc(t, s->flags, s->recipe);
     emit_call(e, JIT_RM(call_link), reference(t, l));
@@ -263,7 +264,7 @@ void emit_stubs(struct tr *t)
     for (unsigned n = 0; n < t->stubs; n++) {
         const struct jit_stub *s = &t->t->stub[n];
         t->class = s->class;
-        if (s->kind != STUB_FIX && !(s->kind == STUB_LINK && s->has_cell))
+        if (s->kind != STUB_FIX)
             emit_patch(&t->e, s->jump, t->e.at);
         switch (s->kind) {
         case STUB_SLOW:
@@ -435,7 +436,7 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     memset(t.t->is_slow, 0, sizeof t.t->is_slow);
     memcpy(t.t->copy, host, available);
     u = jit_arena_alloc(j, sizeof *u + (UNIT_MAX_INSNS + 1) * sizeof(struct x86_insn));
-    count = decode(&t, u->insn, offset, available);
+    count = decode(&t, host, u->insn, offset, available);
     j->arena_used = arena_used;
     if (!count)
         return NULL;

@@ -66,7 +66,6 @@ struct jit_stub {
     uint16_t range;  /* ..its size, and whether any is a write */
     bool is_group_write;
     struct jit_link *link;
-    bool has_cell; /* STUB_LINK: the link's generation lies here */
 };
 #define UNIT_MAX_STUBS (UNIT_MAX_PLACES * 5)
 

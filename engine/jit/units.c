@@ -67,9 +67,10 @@ bool jit_allowed(const struct x86_vcpu *c)
 
 static unsigned unit_hash(const uint8_t *host, uint32_t key)
 {
-    uint64_t h = ((uint64_t)host ^ (uint64_t)key << 20) * 0x9e3779b97f4a7c15ull;
+    uint64_t page = ((uint64_t)host >> 12 ^ (uint64_t)key << 32) * 0x9e3779b97f4a7c15ull;
 
-    return (unsigned)(h >> 40) % JIT_UNIT_HASH;
+    /* Neighbours in code are neighbours in the table: they are looked for together. */
+    return (unsigned)(page >> 40 << 7 | ((uint64_t)host >> 5 & 0x7f)) % JIT_UNIT_HASH;
 }
 
 static unsigned page_hash(const uint8_t *page)
