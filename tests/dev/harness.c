@@ -192,6 +192,15 @@ static int load_devices(struct vm *vm, struct state_stream *s, struct error *err
     return 0;
 }
 
+/* Memory is the machine's, not a device's, and moves along. */
+static void copy_ram(struct vm *to, const struct vm *from)
+{
+    const struct ram_block *a = from->ram_blocks;
+
+    for (struct ram_block *b = to->ram_blocks; b && a; b = b->next, a = a->next)
+        memcpy(b->host, a->host, MIN(a->bytes, b->bytes));
+}
+
 void harness_reload(struct harness *h)
 {
     struct state_stream before, after;
@@ -205,6 +214,7 @@ void harness_reload(struct harness *h)
     if (load_devices(h->vm, &before, &err) < 0)
         fail_msg("load: %s", err.text);
     vm_unlock(h->vm);
+    copy_ram(h->vm, old);
     vm_destroy(old);
     h->deaf = false;
     save_devices(h->vm, &after);
