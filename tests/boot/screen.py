@@ -5,6 +5,7 @@ import fcntl
 import re
 import struct
 import termios
+import zlib
 
 SEQUENCE = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])")
 
@@ -68,3 +69,40 @@ class Screen:
 
     def text(self):
         return "\n".join("".join(row).rstrip() for row in self.cells)
+
+
+def read_png(path):
+    """(width, height, bytes of RGB) of a PNG of 8-bit RGB without interlacing."""
+    with open(path, "rb") as f:
+        data = f.read()
+    at, parts, width, height = 8, b"", 0, 0
+    while at < len(data):
+        length, kind = struct.unpack(">I4s", data[at:at + 8])
+        body = data[at + 8:at + 8 + length]
+        if kind == b"IHDR":
+            width, height, depth, colour = struct.unpack(">IIBB", body[:10])
+            assert (depth, colour, body[12]) == (8, 2, 0)
+        elif kind == b"IDAT":
+            parts += body
+        at += 12 + length
+    raw, stride = zlib.decompress(parts), width * 3
+    before, out = bytes(stride), bytearray()
+    for y in range(height):
+        kind, line = raw[y * (stride + 1)], bytearray(raw[y * (stride + 1) + 1:(y + 1) * (stride + 1)])
+        if kind == 2:
+            line = bytearray((a + b) & 255 for a, b in zip(line, before))
+        elif kind:
+            for i in range(stride):
+                a, b = line[i - 3] if i >= 3 else 0, before[i]
+                c = before[i - 3] if i >= 3 else 0
+                if kind == 1:
+                    guess = a
+                elif kind == 3:
+                    guess = (a + b) // 2
+                else:
+                    guess = min((abs(b - c), 0, a), (abs(a - c), 1, b),
+                                (abs(a + b - 2 * c), 2, c))[2]
+                line[i] = (line[i] + guess) & 255
+        before = bytes(line)
+        out += before
+    return width, height, bytes(out)
