@@ -56,7 +56,7 @@ struct pc_config {
 
     const char *vga; /* "std": a standard VGA; "none" or NULL */
 
-    /* "debug-exit[,port=P,size=N]", "testdev". */
+    /* "debug-exit[,port=P,size=N]", "root-ports[,count=N]", "testdev". */
     const char *devices[PC_MAX_DEVICES];
     unsigned device_count;
 

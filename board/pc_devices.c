@@ -11,8 +11,10 @@
 #include "board/pc_internal.h"
 #include "dev/misc/debug_exit.h"
 #include "dev/misc/testdev.h"
+#include "dev/pci/pci_bridge.h"
 
 #define MAX_KEYS 4
+#define ROOT_PORTS 6
 
 struct device_key {
     const char *name;
@@ -41,10 +43,24 @@ static int create_testdev(struct pc *pc, const uint64_t *value, struct error *er
     return testdev_create(pc->vm, gsi, err) ? 0 : -ENOMEM;
 }
 
+/* At 1CH.0 and on, where the ICH9 has them. Nothing is behind them. */
+static int create_root_ports(struct pc *pc, const uint64_t *value, struct error *err)
+{
+    static const char *const name[ROOT_PORTS] = {"root-port1", "root-port2", "root-port3",
+                                                 "root-port4", "root-port5", "root-port6"};
+
+    for (unsigned n = 0; n < value[0]; n++) {
+        if (!pcie_root_port_create(pc->vm, pc->pci, PCI_DEVFN(28, n), n + 1, name[n], err))
+            return -ENOMEM;
+    }
+    return 0;
+}
+
 static const struct device_kind kinds[] = {
     {"debug-exit",
      {{"port", DEBUG_EXIT_PORT, 0, 0xfffc}, {"size", DEBUG_EXIT_BYTES, 1, 4}},
      create_debug_exit},
+    {"root-ports", {{"count", 1, 1, ROOT_PORTS}}, create_root_ports},
     {"testdev", {{NULL, 0, 0, 0}}, create_testdev},
 };
 
@@ -92,8 +108,8 @@ static int parse(const char *spec, const struct device_kind **kind, uint64_t val
             *kind = &kinds[n];
     if (!*kind)
         return error_set(err, -EINVAL,
-                         "there is no device '%.*s'; --device takes debug-exit or "
-                         "testdev",
+                         "there is no device '%.*s'; --device takes debug-exit, "
+                         "root-ports or testdev",
                          (int)length, spec);
     for (unsigned n = 0; n < MAX_KEYS; n++)
         value[n] = (*kind)->key[n].value;

@@ -71,8 +71,9 @@ const struct cli_option cli_run_options[] = {
      "PNG, or a text screen's characters if the name ends in .txt"},
     {"device", "NAME", CLI_LIST, FIELD(device), 0, 0, "a device",
      "add a device, options after commas: debug-exit (port 0xF4 ends\n"
-     "Vireo with status (value<<1)|1) or testdev (for test suites of\n"
-     "hypervisors); may be repeated"},
+     "Vireo with status (value<<1)|1), root-ports (of PCI Express,\n"
+     "count=1 to 6) or testdev (for test suites of hypervisors); may\n"
+     "be repeated"},
     {"no-reboot", NULL, CLI_FLAG, FIELD(no_reboot), 0, 0, NULL,
      "end instead of starting again when the guest resets; status 3 and\n"
      "a report after a triple fault"},
