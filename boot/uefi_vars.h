@@ -17,7 +17,7 @@ struct log;
 struct uefi_vars {
     struct log *log; /* where failures go; or NULL */
     int fd;          /* -1: in memory only */
-    char name[256];  /* for messages */
+    char name[4096];
     uint8_t *data;   /* what it holds when opened; the caller may read it until it closes */
     uint64_t bytes;
 };

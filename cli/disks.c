@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
 
 /* The next piece up to a comma that is not doubled; NULL: it is too long. */
 static const char *take_path(const char *spec, char *out, size_t room)
@@ -129,6 +131,20 @@ static int add(struct cli_disks *disks, enum ata_kind kind, const struct disk_co
     return 0;
 }
 
+/* A block device has no place beside it. */
+static void place_uefi_vars(struct cli_disks *disks, const struct cli_disk_spec *first,
+                            bool private, struct pc_config *board)
+{
+    struct stat st;
+
+    if (board->uefi_vars || !board->firmware || strcmp(board->firmware, "uefi") ||
+        stat(first->path, &st) < 0 || !S_ISREG(st.st_mode))
+        return;
+    snprintf(disks->uefi_vars, sizeof disks->uefi_vars, "%s.uefi-vars", first->path);
+    board->uefi_vars = disks->uefi_vars;
+    board->uefi_vars_volatile = private || first->readonly || first->snapshot;
+}
+
 int cli_disks_open(struct cli_disks *disks, const struct cli_options *o, bool private,
                    struct vm *vm, struct pc_config *board, struct error *err)
 {
@@ -152,6 +168,8 @@ int cli_disks_open(struct cli_disks *disks, const struct cli_options *o, bool pr
             .serial = spec.serial[0] ? spec.serial : serial,
         };
         ret = add(disks, ATA_DISK, &config, vm, board, err);
+        if (n == 0 && !ret)
+            place_uefi_vars(disks, &spec, private, board);
     }
     for (unsigned n = 0; n < o->cdrom.count && !ret; n++) {
         struct disk_config config = {

@@ -26,11 +26,14 @@ int cli_disks_check(const struct cli_options *o, struct error *err);
 struct cli_disks {
     struct disk *disk[AHCI_PORTS];
     unsigned count;
+    char uefi_vars[CLI_PATH_BYTES + 16];
 };
 
 /* Opens all of them and gives them to the board: disks on the first ports, CDs
  * behind them. private: no write reaches an image (machines that run side by
- * side). After a failure there is nothing to close. */
+ * side). UEFI's variables go beside the first disk where --uefi-vars says nothing:
+ * FILE.uefi-vars, read only if the disk is. After a failure there is nothing to
+ * close. */
 int cli_disks_open(struct cli_disks *disks, const struct cli_options *o, bool private,
                    struct vm *vm, struct pc_config *board, struct error *err);
 /* After the last run, before the vm is destroyed. */

@@ -29,7 +29,7 @@ const struct cli_option cli_run_options[] = {
      "Debian's packages; else a ROM image that ends at 4 GiB"},
     {"uefi-vars", "FILE", CLI_STRING, FIELD(uefi_vars), 0, 0, "a file",
      "where --firmware uefi keeps its variables; made if it is not there\n"
-     "(without: in memory only)"},
+     "(DISK.uefi-vars beside the first disk; without one: in memory)"},
     {"disk", "FILE", CLI_LIST, FIELD(disk), 0, 0, "an image",
      "a disk, from a raw image or a block device; after it ,readonly or\n"
      ",snapshot (writes are gone at the end), ,cache=writeback, none or\n"
