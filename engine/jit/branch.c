@@ -233,7 +233,7 @@ static bool emit_loop(struct tr *t)
         also = emit_jcc(e, m == ZYDIS_MNEMONIC_LOOPE ? 5 : 4);
     over = counts ? jump_if_none(t, i->addr_size) : jump_unless_none(t, i->addr_size);
     flags = t->flags;
-    emit_edge(t, target, t->k + 1, target <= (int32_t)i->offset);
+    emit_edge(t, target, tr_retired(t), target <= (int32_t)i->offset);
     t->flags = flags;
     emit_patch(e, over, e->at);
     if (also)

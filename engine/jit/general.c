@@ -460,7 +460,7 @@ static bool emit_lea_insn(struct tr *t)
     unsigned g = guest_of(&d->op[0]), h = host_of(g), size = d->op[0].size;
     struct emit *e = &t->e;
 
-    if (!mem_possible(t))
+    if (tr_insn(t)->disp != (int32_t)tr_insn(t)->disp)
         return false;
     if (size == 64 && h != H_NONE && tr_insn(t)->ea_shift == 0) {
         const struct x86_insn *i = tr_insn(t);
@@ -616,7 +616,8 @@ static bool emit_bit_string(struct tr *t)
     struct emit *e = &t->e;
     struct rm rm;
 
-    if (!t->is_64 || i->ea_shift || !mem_possible(t) || (h == H_NONE && !is_bt && !is_locked))
+    if (i->ea_shift != (t->is_64 ? 0 : 32) || !mem_possible(t) ||
+        (!t->is_64 && (!t->is_flat || i->seg >= X86_FS || i->seg == X86_CS)))
         return false;
     flags_clobber(t);
     emit_ea(t, T1);
@@ -628,7 +629,7 @@ static bool emit_bit_string(struct tr *t)
     emit_rm(e, OP_W | (size == 64 ? 0x8b : size == 32 ? 0x63 : OP_0F | 0xbf), T0, guest_rm(g));
     emit_rm_imm(e, OP_W | 0xc1, 7, rm_reg(T0), 1); /* sar */
     emit8(e, shift);
-    emit_lea(e, T1, rm_mem_index(T1, T0, shift - 3, 0));
+    emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8d, T1, rm_mem_index(T1, T0, shift - 3, 0));
     rm = mem_linear(t, T1, id, bytes, !is_bt);
     if (is_locked) {
         mem_to_t1(t, &rm);
@@ -652,12 +653,48 @@ static bool emit_bit_string(struct tr *t)
         if (h == H_NONE)
             emit_load(e, T0, guest_rm(g));
         emit_rm(e, op, h == H_NONE ? T0 : h, rm_reg(T1));
+    } else if (h == H_NONE) {
+        /* T0 has the number, so the word is the one thing kept elsewhere. */
+        unsigned word = size == 64 ? OP_W : size == 16 ? OP_66 : 0;
+        emit_rm(e, word | 0x8b, T0, rm);
+        emit_store(e, JIT_RM(saved_value), T0);
+        emit_load(e, T0, guest_rm(g));
+        emit_store(e, JIT_RM(saved_t1), T1);
+        emit_load(e, T1, JIT_RM(saved_value));
+        emit_rm(e, op, T0, rm_reg(T1));
+        emit_mov(e, T0, T1);
+        emit_load(e, T1, JIT_RM(saved_t1));
+        emit_rm(e, word | 0x89, T0, rm);
     } else {
         unsigned word = size == 64 ? OP_W : size == 16 ? OP_66 : 0;
         emit_rm(e, word | 0x8b, T0, rm);
         emit_rm(e, op, h, rm_reg(T0));
         emit_rm(e, word | 0x89, T0, rm);
     }
+    flags_done(t);
+    return true;
+}
+
+/* BT and its like of two registers, the first without a host register. */
+static bool emit_bit_home(struct tr *t)
+{
+    const struct x86_decode *d = tr_decode(t);
+    unsigned g = guest_of(&d->op[0]), h = host_of(guest_of(&d->op[1]));
+    bool is_bt = d->z.mnemonic == ZYDIS_MNEMONIC_BT;
+    struct emit *e = &t->e;
+
+    if (t->t->live[t->k + 1])
+        flags_to_host(t);
+    if (!t1_holds(t, g))
+        emit_load(e, T1, guest_rm(g));
+    if (h == H_NONE) {
+        emit_load(e, T0, guest_rm(guest_of(&d->op[1])));
+        h = T0;
+    }
+    emit_rm(e, opcode_of(d, d->z.opcode), h, rm_reg(T1));
+    if (!is_bt)
+        emit_store(e, guest_rm(g), T1);
+    t1_keep(t, g);
     flags_done(t);
     return true;
 }
@@ -897,10 +934,11 @@ bool emit_general(struct tr *t)
         if (d->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
             d->op[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
             return emit_bit_string(t);
+        /* A home in memory would be such an operand, too. */
         if (d->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
             d->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
             host_of(guest_of(&d->op[0])) == H_NONE)
-            return false;
+            return emit_bit_home(t);
         return emit_simple(t, 0);
     case ZYDIS_MNEMONIC_IMUL:
         if (d->z.operand_count_visible == 1)

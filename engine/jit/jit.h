@@ -172,7 +172,9 @@ struct jit {
     /* ---- read and written by host code ---- */
     uint64_t host_rsp; /* of the thread, while host code runs */
     uint64_t saved_t1;
+    uint64_t saved_value; /* of two operands the first, meanwhile */
     uint64_t flag_input;
+    uint8_t nothing[64];  /* what an access under an empty mask does not touch */
     uint32_t jump_salt[TLB_CLASSES]; /* xor'ed into a RIP before it is an index */
     uint32_t generation[2]; /* of global and of other pages' fetch translations */
     uint8_t l0_used[4];     /* by class: something is in l0[] */

@@ -21,14 +21,15 @@
 
 #define ALWAYS 16
 
-/* Does instruction n jump to the unit's start? */
+/* Does instruction n jump to the unit's start? LOOP and JCXZ do not count. */
 static bool is_edge(const struct tr *t, unsigned n)
 {
     const struct x86_insn *i = &t->u->insn[n];
 
     return (i->flags & INSN_LAST) && i->size != 2 &&
            t->t->d[n].z.raw.imm[0].is_relative && i->target == t->u->insn[0].offset &&
-           (t->t->d[n].z.meta.category == ZYDIS_CATEGORY_COND_BR ||
+           ((t->t->d[n].z.meta.category == ZYDIS_CATEGORY_COND_BR &&
+             (t->t->d[n].z.opcode & 0xfc) != 0xe0) ||
             t->t->d[n].z.mnemonic == ZYDIS_MNEMONIC_JMP);
 }
 

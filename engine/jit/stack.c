@@ -34,18 +34,37 @@ static bool emit_push(struct tr *t)
         return true;
     }
     if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-        if (!mem_possible(t) || !t->is_64)
+        if (!mem_possible(t))
             return false;
         rm = mem_operand(t, size, false);
         emit_rm(e, size_word(size) | 0x8b, T1, rm);
-        rm = mem_stack(t, -(int32_t)size, size, true);
-        emit_rm(e, size_word(size) | 0x89, T1, rm);
+        if (t->is_64) {
+            rm = mem_stack(t, -(int32_t)size, size, true);
+            reg = T1;
+        } else {
+            emit_store(e, JIT_RM(saved_value), T1);
+            rm = mem_stack(t, -(int32_t)size, size, true);
+            reg = mem_spare(t, &rm);
+            emit_load(e, reg, JIT_RM(saved_value));
+        }
+        emit_rm(e, size_word(size) | 0x89, reg, rm);
         move_sp(t, -(int32_t)size);
         return true;
     }
-    if (o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
-        ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT)
+    if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
         return false;
+    if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT) {
+        /* Of four bytes the upper two stay. */
+        rm = mem_stack(t, -(int32_t)size, size, true);
+        reg = mem_spare(t, &rm);
+        emit_rm(e, OP_0F | 0xb7, reg,
+                rm_mem(H_RSP, (int32_t)(offsetof(struct x86_vcpu, s.seg) +
+                                        tr_insn(t)->aux * sizeof(struct x86_seg) +
+                                        offsetof(struct x86_seg, selector))));
+        emit_rm(e, size_word(size == 8 ? 8 : 2) | 0x89, reg, rm);
+        move_sp(t, -(int32_t)size);
+        return true;
+    }
     reg = host_of(x86_reg_offset(o->reg.value) / 8);
     rm = mem_stack(t, -(int32_t)size, size, true);
     if (reg == H_NONE) {

@@ -1,7 +1,8 @@
 /*
- * String instructions of 64-bit code that go upwards (SDM Vol. 2): one element,
- * and runs of MOVS and STOS within pages, by the host's own REP. All else is
- * the handler's; so is counting the iterations of a deterministic machine.
+ * String instructions of 64-bit and of flat 32-bit code that go upwards (SDM
+ * Vol. 2): one element, and runs of MOVS and STOS within pages, by the host's
+ * own REP. All else is the handler's; so is counting the iterations of a
+ * deterministic machine.
  */
 #include "engine/jit/translate.h"
 
@@ -30,6 +31,20 @@ static void only_upwards(struct tr *t)
     flags_clobber(t);
     emit_rm_imm(e, 0xf7, 0, CPU_RM(s.rflags), 4);
     emit32(e, FLAG_DF);
+    slow_if(t, CC_NE);
+}
+
+/* 32-bit registers as they are: the handler's, if there is more in them. */
+static void only_32_bits(struct tr *t, bool is_movs)
+{
+    struct emit *e = &t->e;
+
+    emit_mov(e, T0, H_RCX);
+    emit_rm(e, OP_W | 0x0b, T0, rm_reg(H_RDI));
+    if (is_movs)
+        emit_rm(e, OP_W | 0x0b, T0, rm_reg(H_RSI));
+    emit_rm_imm(e, OP_W | 0xc1, 5, rm_reg(T0), 1); /* shr */
+    emit8(e, 32);
     slow_if(t, CC_NE);
 }
 
@@ -74,6 +89,8 @@ static bool emit_run(struct tr *t, bool is_movs, unsigned size)
     if (t->is_counting)
         return false;
     only_upwards(t);
+    if (!t->is_64)
+        only_32_bits(t, is_movs);
     emit_alu_imm(e, OP_W, 7, rm_reg(H_RCX), (int32_t)PAGE_SIZE >> shift);
     slow_if(t, CC_A);
     only_in_page(t, H_RDI, shift);
@@ -81,38 +98,59 @@ static bool emit_run(struct tr *t, bool is_movs, unsigned size)
         only_in_page(t, H_RSI, shift);
         rm = mem_linear(t, H_RSI, ID_SOURCE, 1, false);
         touch(e, rm);
-        emit_store(e, JIT_RM(saved_t1), rm.index);
+        emit_store(e, JIT_RM(saved_value), rm.index);
     }
     rm = mem_linear(t, H_RDI, ID_DEST, 1, true);
     touch(e, rm);
     emit_mov(e, T1, rm.index);
     emit_lea(e, H_RDI, rm);
     if (is_movs)
-        emit_rm(e, OP_W | 0x03, H_RSI, JIT_RM(saved_t1));
+        emit_rm(e, OP_W | 0x03, H_RSI, JIT_RM(saved_value));
     else
         emit_mov(e, H_RAX, H_R14);
     emit_rep(e, is_movs ? 0xa4 : 0xaa, size);
     emit_rm(e, OP_W | 0x2b, H_RDI, rm_reg(T1));
     if (is_movs)
-        emit_rm(e, OP_W | 0x2b, H_RSI, JIT_RM(saved_t1));
+        emit_rm(e, OP_W | 0x2b, H_RSI, JIT_RM(saved_value));
+    if (!t->is_64) { /* behind the last byte of all is the first */
+        emit_rm(e, 0x8b, H_RDI, rm_reg(H_RDI));
+        if (is_movs)
+            emit_rm(e, 0x8b, H_RSI, rm_reg(H_RSI));
+    }
     return true;
 }
 
 static void move_on(struct tr *t, unsigned reg, unsigned size)
 {
-    emit_lea(&t->e, reg, rm_mem(reg, (int32_t)size));
+    emit_rm(&t->e, (t->is_64 ? OP_W : 0) | 0x8d, reg, rm_mem(reg, (int32_t)size));
+}
+
+/* The element at RSI or RDI. */
+static struct rm element(struct tr *t, unsigned reg, unsigned size, bool is_write)
+{
+    unsigned base = reg;
+
+    if (!t->is_64) {
+        emit_rm(&t->e, 0x8b, T1, rm_reg(reg));
+        base = T1;
+    }
+    return mem_linear(t, base, reg == H_RSI ? ID_SOURCE : ID_DEST, size, is_write);
 }
 
 /* T1 = the element at RSI, and RDI's as an operand that leaves T1 alone. */
 static struct rm emit_pair(struct tr *t, unsigned size, bool is_write)
 {
     struct emit *e = &t->e;
-    struct rm rm = mem_linear(t, H_RSI, ID_SOURCE, size, false);
+    struct rm rm = element(t, H_RSI, size, false);
 
     emit_sized(e, 0x8b, size, T1, rm);
-    emit_store(e, JIT_RM(saved_t1), T1);
-    rm = mem_linear(t, H_RDI, ID_DEST, size, is_write);
-    emit_load(e, T1, JIT_RM(saved_t1));
+    emit_store(e, JIT_RM(saved_value), T1);
+    rm = element(t, H_RDI, size, is_write);
+    if (rm.base == T1) {
+        emit_lea(e, T0, rm);
+        rm = rm_mem(T0, 0);
+    }
+    emit_load(e, T1, JIT_RM(saved_value));
     return rm;
 }
 
@@ -123,8 +161,8 @@ bool emit_string(struct tr *t)
     unsigned size = i->size, op = d->z.opcode & ~1u;
     struct emit *e = &t->e;
 
-    if (d->z.meta.category != ZYDIS_CATEGORY_STRINGOP || !t->is_64 || i->addr_size != 8 ||
-        i->seg >= X86_FS)
+    if (d->z.meta.category != ZYDIS_CATEGORY_STRINGOP || (!t->is_64 && !t->is_flat) ||
+        i->addr_size != (t->is_64 ? 8 : 4) || i->seg >= X86_FS)
         return false;
     if (i->flags & (INSN_REP | INSN_REPNE))
         return (op == 0xa4 || op == 0xaa) && emit_run(t, op == 0xa4, size);
@@ -137,13 +175,13 @@ bool emit_string(struct tr *t)
         emit_sized(e, 0x3b, size, T1, emit_pair(t, size, false));
         break;
     case 0xaa: /* STOS */
-        emit_sized(e, 0x89, size, H_R14, mem_linear(t, H_RDI, ID_DEST, size, true));
+        emit_sized(e, 0x89, size, H_R14, element(t, H_RDI, size, true));
         break;
     case 0xac: /* LODS */
-        emit_sized(e, 0x8b, size, H_R14, mem_linear(t, H_RSI, ID_SOURCE, size, false));
+        emit_sized(e, 0x8b, size, H_R14, element(t, H_RSI, size, false));
         break;
     case 0xae: /* SCAS */
-        emit_sized(e, 0x3b, size, H_R14, mem_linear(t, H_RDI, ID_DEST, size, false));
+        emit_sized(e, 0x3b, size, H_R14, element(t, H_RDI, size, false));
         break;
     default:
         return false;

@@ -284,6 +284,9 @@ void emit_stubs(struct tr *t)
             emit_flags_to_cc(t, s->flags, s->recipe);
             emit_patch(&t->e, emit_jmp(&t->e), t->u->links[0].stub);
             break;
+        case STUB_EMPTY:
+            emit_empty_stub(t, s);
+            break;
         case STUB_FIX:
             emit_fix_stub(t, s);
             break;

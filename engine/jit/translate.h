@@ -50,7 +50,8 @@ struct recipe {
 /* Code out of line, emitted behind the unit. */
 struct jit_stub {
     enum {
-        STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX, STUB_GROUP, STUB_VECTORS, STUB_TRIAL, STUB_SELF
+        STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX, STUB_GROUP, STUB_VECTORS, STUB_TRIAL, STUB_SELF,
+        STUB_EMPTY
     } kind;
     uint32_t jump; /* rel32 that comes here; more than one: chained by other stubs */
     uint8_t k;     /* instruction */
@@ -267,6 +268,8 @@ void group_end_all(struct tr *t);
 bool emit_general(struct tr *t);
 bool emit_stack(struct tr *t);
 bool emit_vector(struct tr *t);
+/* A vector instruction whose mask is empty. */
+void emit_empty_stub(struct tr *t, const struct jit_stub *s);
 /* Calls what puts guest vectors into the host's registers. */
 void emit_vectors_call(struct tr *t, unsigned live);
 bool emit_branch(struct tr *t);

@@ -27,6 +27,8 @@
 #define LEVEL_YMM LIVE_VEC
 #define LEVEL_ALL (LIVE_VEC | LIVE_VEC_ALL)
 
+enum { CC_E = 4 };
+
 /* ---- the state of the host ---- */
 
 void vector_need(struct tr *t, unsigned live)
@@ -226,9 +228,39 @@ static void leave_gpr(struct tr *t, const ZydisDecodedOperand *o, unsigned host)
         emit_store(&t->e, guest_rm(guest_of(o)), host);
 }
 
+/* Does each bit of its mask stand for an element of memory, which is left alone if
+ * the bit is clear? Of many others, among them all that permute, not. */
+static bool is_by_element(ZydisMnemonic m)
+{
+    switch (m) {
+    case ZYDIS_MNEMONIC_VMOVDQU8:
+    case ZYDIS_MNEMONIC_VMOVDQU16:
+    case ZYDIS_MNEMONIC_VMOVDQU32:
+    case ZYDIS_MNEMONIC_VMOVDQU64:
+    case ZYDIS_MNEMONIC_VMOVUPS:
+    case ZYDIS_MNEMONIC_VMOVUPD:
+    case ZYDIS_MNEMONIC_VPCMPB:
+    case ZYDIS_MNEMONIC_VPCMPUB:
+    case ZYDIS_MNEMONIC_VPCMPW:
+    case ZYDIS_MNEMONIC_VPCMPUW:
+    case ZYDIS_MNEMONIC_VPCMPD:
+    case ZYDIS_MNEMONIC_VPCMPUD:
+    case ZYDIS_MNEMONIC_VPCMPQ:
+    case ZYDIS_MNEMONIC_VPCMPUQ:
+    case ZYDIS_MNEMONIC_VPCMPEQB:
+    case ZYDIS_MNEMONIC_VPCMPEQW:
+    case ZYDIS_MNEMONIC_VPCMPEQD:
+    case ZYDIS_MNEMONIC_VPCMPEQQ:
+        return true;
+    default:
+        return is_maskmov(m);
+    }
+}
+
 /*
  * Memory under a mask. The host may do it if all of the operand could be
- * accessed, except that an empty mask touches nothing, not even page tables.
+ * accessed, except that an empty mask touches nothing, not even page tables:
+ * then the operand is another one, out of line.
  */
 static void check_mask(struct tr *t, const struct vector_form *f)
 {
@@ -259,7 +291,20 @@ static void check_mask(struct tr *t, const struct vector_form *f)
             emit32(e, (uint32_t)BITS(lanes - 1, 0));
         }
     }
-    slow_if(t, 4);
+    if (is_by_element(d->z.mnemonic))
+        new_stub(t, STUB_EMPTY, emit_jcc(e, CC_E));
+    else
+        slow_if(t, CC_E);
+}
+
+void emit_empty_stub(struct tr *t, const struct jit_stub *s)
+{
+    const struct x86_decode *d = &t->t->d[s->k];
+    struct vector_form f;
+
+    find_form(&f, d);
+    vector_encode(&t->e, d, &f, f.reg, JIT_RM(nothing));
+    emit_patch(&t->e, emit_jmp(&t->e), t->t->after[s->k]);
 }
 
 static bool emit_form(struct tr *t, const struct vector_form *f)
