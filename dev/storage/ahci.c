@@ -23,6 +23,9 @@ enum sata_config {
     SATA_PORT_CONTROL = 0x92, /* PCS: ports enabled, ports present */
     SATA_PORTS = (1 << AHCI_PORTS) - 1,
     SATA_PRESENT_SHIFT = 8,
+    SATA_CAPABILITY_POWER = 0x70,
+    SATA_CAPABILITY_MSI = 0x80,
+    SATA_CAPABILITY_AT = 0xA8,
     SATA_CAPABILITY = 0x12, /* index/data pair: BAR 4, offset 10H */
     SATA_CAPABILITY_BYTES = 8,
 };
@@ -50,22 +53,29 @@ static void drive(struct ahci *h, bool again)
         return;
     h->line = level;
     pci_intx_set(&h->pci, level);
+    if (level)
+        pci_msi_raise(&h->pci, 0);
+}
+
+static void latch(struct ahci *h)
+{
+    for (unsigned n = 0; n < AHCI_PORTS; n++)
+        if (ahci_port_interrupts(&h->port[n]) & h->port[n].ie)
+            h->is |= 1u << n;
 }
 
 void ahci_update_interrupt(struct ahci *h)
 {
     uint32_t before = h->is;
 
-    for (unsigned n = 0; n < AHCI_PORTS; n++)
-        if (ahci_port_interrupts(&h->port[n]) & h->port[n].ie)
-            h->is |= 1u << n;
+    latch(h);
     drive(h, h->is != before);
 }
 
 static void write_interrupts(struct ahci *h, uint32_t value)
 {
     h->is &= ~value;
-    ahci_update_interrupt(h);
+    latch(h);
     drive(h, true);
 }
 
@@ -179,14 +189,13 @@ static void idp_write(void *ctx, uint64_t offset, uint64_t value, unsigned size)
 static const struct region_ops abar_ops = {abar_read, abar_write, 4, 4};
 static const struct region_ops idp_ops = {idp_read, idp_write, 4, 4};
 
-/* Bus mastering was switched on: what waits for it runs. */
+/* Bus mastering may be on now: what waits for it runs. */
 static void config_written(void *ctx, unsigned offset, unsigned size)
 {
     struct ahci *h = ctx;
 
-    if (offset < PCI_COMMAND + 2 && offset + size > PCI_COMMAND && !h->dma_depth)
-        for (unsigned n = 0; n < AHCI_PORTS; n++)
-            ahci_port_run(&h->port[n]);
+    for (unsigned n = 0; n < AHCI_PORTS && !h->dma_depth; n++)
+        ahci_port_run(&h->port[n]);
 }
 
 /* ---- life ---- */
@@ -205,6 +214,15 @@ static void ahci_reset(void *self)
     for (unsigned n = 0; n < AHCI_PORTS; n++)
         h->port[n].clb = h->port[n].fb = 0;
     adapter_reset(h);
+}
+
+/* By the guest, through configuration space; not by the adapter's own DMA. */
+static void function_reset(void *ctx)
+{
+    struct ahci *h = ctx;
+
+    if (!h->dma_depth)
+        ahci_reset(h);
 }
 
 static void ahci_destroy(void *self)
@@ -329,13 +347,22 @@ static int add_registers(struct ahci *h, struct error *err)
                           &abar_ops, h, err);
     if (ret)
         return ret;
+    /* Where the ICH9 has them. */
+    h->pci.next_capability = SATA_CAPABILITY_POWER;
+    ret = pci_power_add(&h->pci, err);
+    h->pci.next_capability = SATA_CAPABILITY_MSI;
+    if (!ret)
+        ret = pci_msi_add(&h->pci, 1, false, err);
+    if (ret)
+        return ret;
+    h->pci.next_capability = SATA_CAPABILITY_AT;
     capability = pci_capability_add(&h->pci, SATA_CAPABILITY, SATA_CAPABILITY_BYTES);
     if (!capability)
         return error_set(err, -ENOSPC, "no room for a capability of the AHCI adapter");
     pci_register_define(&h->pci, capability + 2, 2, 0x0010, 0, 0); /* revision 1.0 */
     /* The pair is in BAR 4 (which the field calls 8) at doubleword 4. */
     pci_register_define(&h->pci, capability + 4, 4, 8 | (IDP_INDEX / 4) << 4, 0, 0);
-    return 0;
+    return pci_flr_add(&h->pci, err);
 }
 
 struct ahci *ahci_create(struct vm *vm, struct pci_bus *bus, uint8_t devfn,
@@ -372,6 +399,7 @@ struct ahci *ahci_create(struct vm *vm, struct pci_bus *bus, uint8_t devfn,
     if (pci_function_init(&h->pci, bus, devfn, &id, err))
         goto fail;
     h->pci.config_written = config_written;
+    h->pci.reset = function_reset;
     h->pci.ctx = h;
     pci_register_define(&h->pci, SATA_MAP, 2, SATA_MAP_AHCI, 0, 0);
     pci_register_define(&h->pci, SATA_PORT_CONTROL, 2, ports, SATA_PORTS, 0);

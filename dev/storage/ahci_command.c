@@ -466,7 +466,7 @@ static bool can_run(const struct ahci_port *p)
 {
     return (p->cmd & CMD_ST) && !p->halted && p->device.kind != ATA_ABSENT &&
            (p->ssts & SCTL_DET) == LINK_UP && !(p->tfd_status & (ATA_BSY | ATA_DRQ)) &&
-           (pci_command_of(&p->hba->pci) & PCI_COMMAND_BUS_MASTER);
+           pci_is_master(&p->hba->pci);
 }
 
 void ahci_port_run(struct ahci_port *p)

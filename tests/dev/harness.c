@@ -226,11 +226,16 @@ void harness_reload(struct harness *h)
 
 void harness_corrupt(struct harness *h, void (*poke)(struct harness *h))
 {
+    harness_corrupt_some(h, poke, 1);
+}
+
+void harness_corrupt_some(struct harness *h, void (*poke)(struct harness *h), unsigned step)
+{
     static const uint8_t flips[] = {0x01, 0x80, 0xff};
     struct state_stream s;
 
     save_devices(h->vm, &s);
-    for (size_t i = 0; i < s.used * ARRAY_SIZE(flips); i++) {
+    for (size_t i = 0; i < s.used * ARRAY_SIZE(flips); i += step) {
         uint8_t *byte = &s.data[i / ARRAY_SIZE(flips)];
         uint8_t good = *byte;
         struct vm *old = h->vm;

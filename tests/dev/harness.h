@@ -81,6 +81,8 @@ void harness_reload(struct harness *h);
 /* Loads all devices' state with one byte changed, for every byte; each either
  * is refused or leaves a device that works: poke is called then. */
 void harness_corrupt(struct harness *h, void (*poke)(struct harness *h));
+/* The same for one change in `step` of them, where there is much state. */
+void harness_corrupt_some(struct harness *h, void (*poke)(struct harness *h), unsigned step);
 
 /* Runs count random operations on two machines, one of which is reloaded now
  * and then, and compares what op returns and what came out of the devices. op
