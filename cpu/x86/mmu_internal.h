@@ -172,7 +172,7 @@ struct tlb_slot {
     unsigned pcid;
     uint64_t used_at;
     /* fetch_dropped that the engine must hear of when this slot is current. */
-    bool drop_pending, drop_pending_global;
+    bool drop_pending;
     /* Large pages whose fragments are in tlb[], and all global ones. */
     struct page_set large, global;
     /* Pages that were fetched from since the engine dropped all of their kind, and

@@ -102,13 +102,32 @@ static void tell_fetch_dropped(struct x86_vcpu *c, bool all, gva_t page, bool gl
         c->engine_ops->fetch_dropped(c, all, page, global_too);
 }
 
-/* All fetches of these kinds are void, if there were any. */
-static void fetches_dropped(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_drop drop)
+/* What an engine has to hear of fetches that are void. */
+struct void_fetches {
+    bool local;  /* of the current slot */
+    bool global; /* of any: engines may share these */
+    bool large;  /* of a page, and more than 4 KiB of it */
+};
+
+/* Of slot s; what is only its own waits until it is current. */
+static void fetches_void(struct x86_vcpu *c, struct tlb_slot *s, bool local, bool global,
+                         struct void_fetches *v)
 {
-    bool any = false, global = false;
+    v->global |= global;
+    if (s == &c->mmu->slot[c->mmu->current])
+        v->local |= local;
+    else
+        s->drop_pending |= local;
+}
+
+/* All fetches of these kinds are void, if there were any. */
+static void fetches_dropped(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_drop drop,
+                            struct void_fetches *v)
+{
+    bool local = false, global = false;
 
     if (drop & DROP_NONGLOBAL) {
-        any = s->fetched[KIND_NONGLOBAL].sizes;
+        local = s->fetched[KIND_NONGLOBAL].sizes;
         page_set_clear(&s->fetched[KIND_NONGLOBAL]);
         page_set_clear(&s->fetched_large[KIND_NONGLOBAL]);
     }
@@ -117,14 +136,7 @@ static void fetches_dropped(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_dro
         page_set_clear(&s->fetched[KIND_GLOBAL]);
         page_set_clear(&s->fetched_large[KIND_GLOBAL]);
     }
-    if (!any && !global)
-        return;
-    if (s == &c->mmu->slot[c->mmu->current]) {
-        tell_fetch_dropped(c, true, 0, global);
-    } else {
-        s->drop_pending = true;
-        s->drop_pending_global |= global;
-    }
+    fetches_void(c, s, local, global, v);
 }
 
 /* Another slot is current. */
@@ -136,9 +148,8 @@ static void slot_switched(struct x86_vcpu *c)
     if (c->engine_ops && c->engine_ops->slot_switched)
         c->engine_ops->slot_switched(c, c->mmu->current);
     if (s->drop_pending) {
-        bool global = s->drop_pending_global;
-        s->drop_pending = s->drop_pending_global = false;
-        tell_fetch_dropped(c, true, 0, global);
+        s->drop_pending = false;
+        tell_fetch_dropped(c, true, 0, false);
     }
     tlb_tell_dropped(c);
 }
@@ -194,7 +205,8 @@ static void itlb_flush(struct itlb *t, enum tlb_drop drop)
     t->filled_count = kept;
 }
 
-static void slot_flush(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_drop drop)
+static void slot_empty(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_drop drop,
+                       struct void_fetches *v)
 {
     unsigned left = 0;
 
@@ -208,15 +220,31 @@ static void slot_flush(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_drop dro
     }
     s->walks.generation++;
     itlb_flush(&s->itlb, drop);
-    fetches_dropped(c, s, drop);
+    fetches_dropped(c, s, drop, v);
+}
+
+static void slot_flush(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_drop drop)
+{
+    struct void_fetches v = {0};
+
+    slot_empty(c, s, drop, &v);
+    if (v.local || v.global)
+        tell_fetch_dropped(c, true, 0, v.global);
     if (s == &c->mmu->slot[c->mmu->current])
         tlb_tell_dropped(c);
 }
 
+/* Told once, when all is done: an engine may look at the page tables, and keep
+ * what it finds again. */
 static void slots_flush(struct x86_vcpu *c, enum tlb_drop drop)
 {
+    struct void_fetches v = {0};
+
     for (unsigned s = 0; s < TLB_PCID_SLOTS; s++)
-        slot_flush(c, &c->mmu->slot[s], drop);
+        slot_empty(c, &c->mmu->slot[s], drop, &v);
+    if (v.local || v.global)
+        tell_fetch_dropped(c, true, 0, v.global);
+    tlb_tell_dropped(c);
 }
 
 /* Is gva in the large page that flags is a fragment of? */
@@ -267,42 +295,44 @@ static void itlb_flush_page(struct itlb *t, gva_t gva, enum tlb_drop drop, bool 
 
 /* Fetches from that page are void, if there were any. */
 static void slot_flush_fetches(struct x86_vcpu *c, struct tlb_slot *s, gva_t gva,
-                               enum tlb_drop drop)
+                               enum tlb_drop drop, struct void_fetches *v)
 {
-    bool any = false, large = false, global = false;
+    bool local = false, large = false, global = false;
 
     for (unsigned k = 0; k < KINDS; k++) {
         if (drop & 1u << k) {
             bool of_page = page_set_has(&s->fetched[k], gva, 0);
             bool of_large = page_set_has_large(&s->fetched_large[k], gva);
-            any |= of_page || of_large;
-            large |= of_large;
+            local |= k == KIND_NONGLOBAL && (of_page || of_large);
             global |= k == KIND_GLOBAL && (of_page || of_large);
+            large |= of_large;
         }
     }
-    if (!any)
+    if (!local && !global)
         return;
     itlb_flush_page(&s->itlb, gva, drop, large);
-    if (s == &c->mmu->slot[c->mmu->current]) {
-        tell_fetch_dropped(c, large, gva & PAGE_MASK, global);
-    } else {
-        s->drop_pending = true;
-        s->drop_pending_global |= global;
-    }
+    v->large |= large;
+    fetches_void(c, s, local, global, v);
 }
 
 /* Fragments of one large page go together (SDM Vol. 3, 4.10.2.3). */
-static void slot_flush_page(struct x86_vcpu *c, struct tlb_slot *s, gva_t gva, enum tlb_drop drop)
+static void slot_flush_page(struct x86_vcpu *c, struct tlb_slot *s, gva_t gva, enum tlb_drop drop,
+                            struct void_fetches *v)
 {
     bool large = page_set_has_large(&s->large, gva);
 
     for (unsigned k = 0; k < TLB_CLASSES; k++)
         tlb_flush_page(&s->tlb[k], gva, drop, large);
-    slot_flush_fetches(c, s, gva, drop);
+    slot_flush_fetches(c, s, gva, drop, v);
     /* All paging-structure caches of the PCID (4.10.4.1). */
     s->walks.generation++;
-    if (s == &c->mmu->slot[c->mmu->current])
-        tlb_tell_dropped(c);
+}
+
+static void tell_page_dropped(struct x86_vcpu *c, gva_t gva, const struct void_fetches *v)
+{
+    if (v->local || v->global)
+        tell_fetch_dropped(c, v->large, gva & PAGE_MASK, v->global);
+    tlb_tell_dropped(c);
 }
 
 /* May a global translation of gva be in that slot? */
@@ -351,14 +381,17 @@ void x86_tlb_flush_all_nonglobal(struct x86_vcpu *c)
 
 void x86_tlb_flush_page(struct x86_vcpu *c, gva_t gva)
 {
+    struct void_fetches v = {0};
+
     /* INVLPG also takes global translations of other PCIDs (4.10.4.1). */
     for (unsigned s = 0; s < TLB_PCID_SLOTS; s++) {
         struct tlb_slot *slot = &c->mmu->slot[s];
         if (s == c->mmu->current)
-            slot_flush_page(c, slot, gva, DROP_ALL);
+            slot_flush_page(c, slot, gva, DROP_ALL, &v);
         else if (has_global(slot, gva))
-            slot_flush_page(c, slot, gva, DROP_GLOBAL);
+            slot_flush_page(c, slot, gva, DROP_GLOBAL, &v);
     }
+    tell_page_dropped(c, gva, &v);
 }
 
 void x86_tlb_flush_pcid(struct x86_vcpu *c, unsigned pcid, bool page_only, gva_t gva)
@@ -367,10 +400,14 @@ void x86_tlb_flush_pcid(struct x86_vcpu *c, unsigned pcid, bool page_only, gva_t
         struct tlb_slot *slot = &c->mmu->slot[s];
         if (slot->pcid != pcid)
             continue;
-        if (page_only)
-            slot_flush_page(c, slot, gva, DROP_NONGLOBAL);
-        else
+        if (page_only) {
+            struct void_fetches v = {0};
+            slot_flush_page(c, slot, gva, DROP_NONGLOBAL, &v);
+            if (s == c->mmu->current)
+                tell_page_dropped(c, gva, &v);
+        } else {
             slot_flush(c, slot, DROP_NONGLOBAL);
+        }
     }
 }
 

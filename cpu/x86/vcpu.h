@@ -82,9 +82,12 @@ struct x86_fault_record {
     uint64_t idt_entry_gva;
 };
 
+#define X86_JIT_THRESHOLD 16
+#define X86_JIT_AT_ONCE UINT32_MAX
+
 /* What a user may choose of how an engine works; 0 stands for the default. */
 struct x86_engine_options {
-    uint32_t jit_threshold;   /* executions before code is recompiled */
+    uint32_t jit_threshold;   /* executions before code is recompiled, or X86_JIT_AT_ONCE */
     uint64_t jit_cache_bytes; /* host code of all the machine's processors together */
     bool stats;               /* count what is told by x86_engine_ops.report */
     bool perf_map;            /* tell perf(1) where the guest's code is */
@@ -201,7 +204,8 @@ struct x86_engine_ops {
     /* Translations for instruction fetch of the current slot: all, or that of one
      * page; of global pages only if global_too. Called only where such a
      * page may have been fetched from; entries that made room for others as above.
-     * What happens to another slot is told when that becomes the current one. */
+     * What happens to another slot is told when that becomes the current one, but
+     * at once where it is global, for engines may share that among slots. */
     void (*fetch_dropped)(struct x86_vcpu *c, bool all, gva_t page, bool global_too);
     /* Another slot is current: TLBs and fetches are of another address space.
      * tlb_dropped follows, and fetch_dropped if the slot has something to tell. */

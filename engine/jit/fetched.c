@@ -58,7 +58,8 @@ void jit_fetched_add(struct x86_vcpu *c, gva_t lin, const struct itlb_entry *e)
     s->count++;
 }
 
-static bool is_there(struct x86_vcpu *c, const struct jit_fetched *f)
+/* And as global as it was: what is global is kept over changes of CR3. */
+static bool is_there(struct x86_vcpu *c, const struct jit_fetched *f, bool is_global)
 {
     uint64_t bytes = PAGE_SIZE, offset;
     struct ram_block *block;
@@ -67,7 +68,8 @@ static bool is_there(struct x86_vcpu *c, const struct jit_fetched *f)
     struct walk w;
 
     if (!walk_look(c, f->page & PAGE_MASK, &w) ||
-        !walk_allows(c, &w, ACCESS_FETCH, f->page & PAGE_USER, false, &error))
+        !walk_allows(c, &w, ACCESS_FETCH, f->page & PAGE_USER, false, &error) ||
+        w.global != is_global)
         return false;
     host = as_map(&c->vm->memory, w.gpa & PAGE_MASK, &bytes, false, &block, &offset);
     if (host != f->host || bytes < PAGE_SIZE)
@@ -83,7 +85,7 @@ bool jit_fetched_all_there(struct x86_vcpu *c, bool is_global)
     if (s->is_full || jit_of(c)->is_counting)
         return false;
     for (unsigned n = 0; n < JIT_FETCHED; n++) {
-        if (s->page[n].host && !is_there(c, &s->page[n]))
+        if (s->page[n].host && !is_there(c, &s->page[n], is_global))
             return false;
     }
     return true;
@@ -98,7 +100,7 @@ bool jit_fetched_is_there(struct x86_vcpu *c, gva_t lin)
     for (unsigned n = 0; n < 2; n++) {
         struct jit_fetched_set *s = set_of(c, n);
         struct jit_fetched *at = find(s, lin & PAGE_MASK);
-        if (s->is_full || (at->host && !is_there(c, at)))
+        if (s->is_full || (at->host && !is_there(c, at, n)))
             return false;
     }
     return true;

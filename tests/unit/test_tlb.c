@@ -346,19 +346,32 @@ static void test_global_and_pcids(void **state)
     assert_true(hits(own));
     assert_true(hits(global));
     expect_told(1, 0, 0, 1);
-    /* INVLPG of a global page works in other PCIDs too, and their engine's part
-     * hears of it there. */
+    /* INVLPG of a global page works in other PCIDs too, and the engine hears of it
+     * at once, since what it knows of global pages is of all PCIDs. */
     x86_load_cr3(c, PML4 | 5 | BIT(63));
     forget_told();
     x86_tlb_flush_page(c, global);
-    expect_told(1, 0, 0, 0);
+    assert_int_equal(told.page, global);
+    assert_true(told.global_too);
+    expect_told(1, 0, 1, 0);
     x86_tlb_flush_page(c, own); /* and of another page does not */
+    expect_told(1, 0, 0, 0);
     x86_load_cr3(c, PML4 | BIT(63));
     assert_false(hits(global));
     assert_false(fetch_hits(global));
     assert_true(hits(own));
-    assert_int_equal(told.all, 1);
+    fetch(global);
+    fetch(own);
+    x86_load_cr3(c, PML4 | 5 | BIT(63));
+    forget_told();
+    /* All of it, from there; what is not global waits until its slot is current. */
+    x86_tlb_flush_all(c);
     assert_true(told.global_too);
+    expect_told(1, 1, 0, 0);
+    x86_load_cr3(c, PML4 | BIT(63));
+    assert_false(told.global_too);
+    expect_told(1, 1, 0, 1);
+    touch(own);
     /* INVPCID of one page, of one PCID. */
     x86_load_cr3(c, PML4 | 5 | BIT(63));
     x86_tlb_flush_pcid(c, 0, true, own);
