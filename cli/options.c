@@ -11,6 +11,7 @@
 #include "board/pc.h"
 #include "cli/disks.h"
 #include "cli/options.h"
+#include "cpu/x86/vcpu.h"
 #include "vm/vm.h"
 
 #define FIELD(member) offsetof(struct cli_options, member)
@@ -47,7 +48,7 @@ const struct cli_option cli_run_options[] = {
     {"engine", "NAME", CLI_STRING, FIELD(engine), 0, 0, "auto, jit or interp",
      "what executes the guest: jit (recompiles hot code), interp (the\n"
      "strict reference), or auto, the fastest that this host can run"},
-    {"jit-threshold", "N", CLI_NUMBER, FIELD(jit_threshold), 1, 60000, "a number from 1 to 60000",
+    {"jit-threshold", "N", CLI_NUMBER, FIELD(jit_threshold), 0, 60000, "a number up to 60000",
      "how often code is executed before the JIT recompiles it (16)"},
     {"jit-cache", "SIZE", CLI_SIZE, FIELD(jit_cache_bytes), 1 * MiB, 8 * GiB,
      "a size from 1M to 8G", "how much host code the JIT keeps, for all processors together (256M)"},
@@ -352,6 +353,7 @@ int cli_parse(struct cli_options *o, int argc, char **argv, struct error *err)
     o->engine = "auto";
     o->display = "none";
     o->seed = 1;
+    o->jit_threshold = X86_JIT_THRESHOLD;
 
     if (argc < 2)
         return error_set(err, -EINVAL, "no command: try vireo run --kernel FILE, or vireo --help");

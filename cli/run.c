@@ -94,7 +94,7 @@ void cli_board_config(const struct cli_options *o, struct pc_config *config)
         .append = o->append,
         .vga = o->vga,
         .engine_options = {
-            .jit_threshold = (uint32_t)o->jit_threshold,
+            .jit_threshold = o->jit_threshold ? (uint32_t)o->jit_threshold : X86_JIT_AT_ONCE,
             .jit_cache_bytes = o->jit_cache_bytes,
             .stats = o->stats,
             .perf_map = o->perf_map,

@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.." || exit 1
 scripts/sanitizers.sh || exit 1
 tests/state/soak.sh build/state_test 1 jit interp,jit || exit 1
 python3 tests/guest/run_flat.py --engine jit --lockstep || exit 1
+python3 tests/guest/run_flat.py --engine jit --lockstep --at-once || exit 1
 for cpus in 1 2; do
     tests/boot/test_lockstep.py bios $cpus || exit 1
     tests/boot/test_lockstep.py linux 64 $cpus || exit 1

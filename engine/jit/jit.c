@@ -23,7 +23,6 @@
 #define MIN_CODE_BYTES (512 * KiB)
 /* Units are named by 29 bits, in steps of 8 bytes: enum slow_reason. */
 #define MAX_CODE_BYTES (1 * GiB)
-#define THRESHOLD 16
 
 /* ---- C that host code calls ---- */
 
@@ -96,6 +95,14 @@ static struct jit_unit *unit_here(struct x86_vcpu *c, const struct itlb_entry **
     return u;
 }
 
+/* Whether what leads to a page holds in all address spaces. In a deterministic
+ * machine it does not: each has its own ITLB, and A bits are set when that is
+ * filled. */
+static bool is_shared(const struct jit *j, const struct itlb_entry *page)
+{
+    return page->global && !j->is_counting;
+}
+
 /* After an instruction that ended its unit: reg[X86_RIP] is true. */
 static uint64_t dispatch(struct x86_vcpu *c)
 {
@@ -114,7 +121,7 @@ static uint64_t dispatch(struct x86_vcpu *c)
     j->stats.dispatch_hits++;
     if (u->key & (KEY_FLAT | MODE_64)) {
         jit_fetched_add(c, rip, page);
-        jit_jumps_add(c, rip, u, page->global);
+        jit_jumps_add(c, rip, u, is_shared(j, page));
     }
     return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
 }
@@ -276,7 +283,7 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
         u->key == ((l->from->key & ~(3u << KEY_CLASS_SHIFT)) |
                    (uint32_t)l->class << KEY_CLASS_SHIFT)) {
         jit_fetched_add(c, rip, page);
-        jit_link_to(c, l, u, page->global);
+        jit_link_to(c, l, u, is_shared(j, page));
     }
     return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
 }
@@ -476,7 +483,9 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
         r = error_set(err, -ENOMEM, "out of memory for the JIT");
         goto fail;
     }
-    j->threshold = options->jit_threshold ? options->jit_threshold : THRESHOLD;
+    j->threshold = options->jit_threshold ? options->jit_threshold : X86_JIT_THRESHOLD;
+    if (j->threshold == X86_JIT_AT_ONCE)
+        j->threshold = 0;
     j->is_counting = c->vm->deterministic;
     j->host_kills = flags_probe_host();
     j->slow = options->stats ? call_slow_counting : call_slow;

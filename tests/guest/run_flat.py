@@ -2,12 +2,15 @@
 """Runs flat system tests: tests/guest/flat/NAME.asm, ROM images without an
 operating system.
 
-    run_flat.py [--vireo PROGRAM] [--engine NAME] [--peer qemu|bochs] [--lockstep] [FILE.asm ...]
+    run_flat.py [--vireo PROGRAM] [--engine NAME] [--lockstep] [--at-once]
+                [--peer qemu|bochs] [FILE.asm ...]
 
 Each is assembled with nasm and run on Vireo, or by hand on a peer for a third
 opinion. A test passes when it prints PASS on port 0xE9 and writes 0 to the
 debug-exit port; with --lockstep when the engine and the interpreter do not
-differ up to there. Lines in a test's source say what else it wants:
+differ up to there. With --at-once the JIT translates all code before it is
+first executed: most of a test runs but once. Lines in a test's source say what
+else it wants:
 
     ; vireo: OPTIONS          more options for Vireo
     ; qemu: OPTIONS           more options for QEMU
@@ -86,7 +89,7 @@ def command(arguments, image, want):
         arguments.vireo, "lockstep" if arguments.lockstep else "run", "--firmware", image,
         "--device", "debug-exit", "--serial", "none", "--memory", "128M", "--no-reboot", "--engine", arguments.engine, "--log",
         "firmware=debug",
-    ] + want["vireo"]
+    ] + (["--jit-threshold", "0"] if arguments.at_once else []) + want["vireo"]
 
 
 def assemble(arguments, path, image, more=()):
@@ -154,6 +157,7 @@ def main():
     parser.add_argument("--vireo", default="build/vireo")
     parser.add_argument("--engine", default=os.environ.get("ENGINE", "auto"))
     parser.add_argument("--lockstep", action="store_true")
+    parser.add_argument("--at-once", action="store_true")
     parser.add_argument("--peer", choices=["qemu", "bochs"])
     parser.add_argument("tests", nargs="*")
     arguments = parser.parse_args()
