@@ -96,6 +96,10 @@ static int create_cpus(struct pc *pc, const struct pc_config *c, struct error *e
     if (ret)
         return ret;
     pc->model.cpu_count = c->cpus;
+    /* OVMF maps all that a processor can address, in pages of 2 MiB and not
+     * fast: 46 bits would cost it minutes and half a gigabyte. */
+    if (firmware_is_uefi(c->firmware))
+        pc->model.phys_bits = MIN(pc->model.phys_bits, UEFI_PHYS_BITS);
     if (4 * GiB + pc->high_ram_bytes > BIT(pc->model.phys_bits))
         return error_set(err, -EINVAL,
                          "the processor model '%s' addresses %llu GiB; give less "

@@ -13,6 +13,7 @@
 #define UEFI_VARS_BYTES 540672u
 #define UEFI_VARS_BASE 0xFFC00000ull /* the code follows, up to 4 GiB */
 #define UEFI_CODE_BYTES 3653632u
+#define UEFI_PHYS_BITS 40 /* as many as OVMF meets elsewhere */
 
 /* "bios", "uefi": SeaBIOS, and the code of OVMF, where the distribution has
  * them; else a path. The size is a multiple of 64 KiB up to 16 MiB, but for

@@ -112,6 +112,7 @@ static void program(struct cfi_flash *f, uint64_t offset, const uint8_t *data, u
 {
     uint8_t merged[CFI_FLASH_BUFFER_BYTES];
 
+    f->status |= STATUS_READY;
     if (is_locked(f, offset)) {
         f->status |= STATUS_PROGRAM_ERROR | STATUS_LOCKED;
         return;
@@ -126,6 +127,7 @@ static void erase(struct cfi_flash *f, uint64_t offset)
 {
     uint8_t erased[CFI_FLASH_SECTOR_BYTES];
 
+    f->status |= STATUS_READY;
     if (is_locked(f, offset)) {
         f->status |= STATUS_ERASE_ERROR | STATUS_LOCKED;
         return;
@@ -137,7 +139,7 @@ static void erase(struct cfi_flash *f, uint64_t offset)
 
 static void wrong_sequence(struct cfi_flash *f)
 {
-    f->status |= STATUS_PROGRAM_ERROR | STATUS_ERASE_ERROR;
+    f->status |= STATUS_READY | STATUS_PROGRAM_ERROR | STATUS_ERASE_ERROR;
 }
 
 /* ---- commands ---- */
@@ -155,8 +157,10 @@ static void first_cycle(struct cfi_flash *f, uint8_t command)
         set_mode(f, MODE_QUERY);
         return;
     case CMD_CLEAR_STATUS:
-        /* Leaves the mode (table 4 of the datasheet). */
-        f->status = STATUS_READY;
+        /* Leaves the mode (table 4 of the datasheet). A real chip is ready all
+         * the same; firmware for virtual machines tells flash from RAM and ROM
+         * by a status that reads 0 now, until something is done. */
+        f->status = 0;
         return;
     case CMD_PROGRAM:
     case CMD_PROGRAM_ALTERNATE:
@@ -170,6 +174,7 @@ static void first_cycle(struct cfi_flash *f, uint8_t command)
         break;
     case CMD_BUFFERED_PROGRAM:
         f->cycle = CYCLE_BUFFER_COUNT;
+        f->status |= STATUS_READY; /* a buffer is free */
         break;
     case CMD_READ_STATUS:
     case CMD_SUSPEND: /* nothing is ever running */
@@ -185,6 +190,7 @@ static void lock_cycle(struct cfi_flash *f, uint64_t offset, uint8_t command)
 {
     uint64_t sector = offset / CFI_FLASH_SECTOR_BYTES;
 
+    f->status |= STATUS_READY;
     switch (command) {
     case CMD_LOCK_SET:
     case CMD_LOCK_DOWN:

@@ -47,6 +47,14 @@ def command(m, line, *patterns):
     return output
 
 
+def dump_of(output):
+    """The bytes of what dmem prints: address, 16 bytes with a dash, text."""
+    data = b""
+    for row in re.findall(r"[0-9A-F]{8}: ((?:[0-9A-F]{2}[ -]+){16})", output):
+        data += bytes.fromhex(row.replace("-", " "))
+    return data
+
+
 def shell(m):
     to_shell(m)
     command(m, "ver", r"UEFI v2\.", r"EDK II")
@@ -55,10 +63,15 @@ def shell(m):
     for identity in ("29C0", "2918"):
         if identity not in output:
             raise Failure("no %s in %r" % (identity, output))
-    # Our tables, where the firmware placed them.
+    # Our tables, where the firmware placed them: system table, RSDP, XSDT.
+    output = command(m, "dmem", r"ACPI 2.0 Table\s+[0-9A-F]+")
+    rsdp = re.search(r"ACPI 2.0 Table\s+([0-9A-F]+)", output).group(1)
+    output = command(m, "dmem %s 30" % rsdp, r"RSD PTR")
     if not WITH_QEMU:
-        command(m, "acpiview -l", r"FACP", r"APIC", r"MCFG", r"HPET", r"DSDT")
-        command(m, "acpiview -s MCFG", r"Base Address\s*: 0xB0000000|0xE0000000")
+        xsdt = int.from_bytes(dump_of(output)[24:32], "little")
+        header = dump_of(command(m, "dmem %X 60" % xsdt, r"XSDT"))
+        first = int.from_bytes(header[36:44], "little")
+        command(m, "dmem %X 40" % first, r"FACP|APIC")
     command(m, "smbiosview -t 0", r"BIOS Information|Type=0")
     command(m, "memmap", r"Total Memory\s*:\s*\d+ MB")
     command(m, "date", r"\d\d/\d\d/20\d\d")

@@ -65,7 +65,7 @@ static void expect_status(struct harness *h, uint8_t status)
     command(h, 0, 0x70, -1);
     assert_int_equal(mm_in(h, BASE + 77, 1), status);
     command(h, 0, 0x50, -1);
-    assert_int_equal(mm_in(h, BASE, 1), 0x80);
+    assert_int_equal(mm_in(h, BASE, 1), 0);
     command(h, 0, 0xFF, -1);
 }
 
@@ -78,7 +78,7 @@ static void test_detection(void **state)
     command(h, 3, 0x50, -1);
     assert_int_equal(mm_in(h, BASE + 3, 1), original);
     command(h, 3, 0x70, -1);
-    assert_int_equal(mm_in(h, BASE + 3, 1), 0x80);
+    assert_int_equal(mm_in(h, BASE + 3, 1), 0); /* and nothing else will do */
     command(h, 3, 0xFF, -1);
     assert_int_equal(mm_in(h, BASE + 3, 1), original);
     harness_destroy(h);
