@@ -27,6 +27,13 @@ enum ram_kind {
     RAM_ROM,    /* guest writes are dropped; the host may write */
 };
 
+/* Does everybody who stores to a page look at its code_lines afterwards? */
+enum code_settled {
+    CODE_UNSETTLED, /* perhaps not: who marks lines has to wait for all others */
+    CODE_SETTLING,  /* who looks here now does; somebody waits for the others */
+    CODE_SETTLED,
+};
+
 struct ram_block {
     struct vm *vm;
     const char *name;
@@ -40,9 +47,7 @@ struct ram_block {
      * (see engine/), so every writer must look here after it has written.
      */
     _Atomic uint64_t *code_lines;
-    /* One byte a page: since bits of its word are set all processors have been
-     * told, so that none has a translation through which it would store to the
-     * page without looking here. */
+    /* One byte a page: enum code_settled. */
     _Atomic uint8_t *code_settled;
     struct ram_block *next;
 };

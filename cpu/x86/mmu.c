@@ -54,11 +54,11 @@ static uint8_t *translate(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
 
 void x86_code_stored(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes)
 {
+    /* Data beside code must not cost more than this look. */
+    if (!ram_block_has_code(block, offset, bytes))
+        return;
     c->engine_ops->code_written(c, block, offset, bytes);
-    /* With one processor the marks of a page are taken back when its code is
-     * gone; with more they stay, and data in its place must not cost more than
-     * this look. */
-    if (c->vm->vcpu_count > 1 && ram_block_has_code(block, offset, bytes)) {
+    if (c->vm->vcpu_count > 1) {
         vec_leave(c);
         vcpu_code_written(c->vm, &c->vcpu, block, offset, bytes);
     }

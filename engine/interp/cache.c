@@ -287,27 +287,33 @@ bool cache_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offs
 
 bool cache_mark_lines(struct x86_vcpu *c, struct ram_block *ram, uint64_t offset, uint64_t bytes)
 {
-    uint64_t bits = line_bits(offset, bytes);
-    uint64_t page = offset >> 12;
-    _Atomic uint64_t *word = &ram->code_lines[page];
-    bool alone = c->vm->vcpu_count == 1;
-    bool settled = atomic_load(&ram->code_settled[page]);
+    uint64_t bits = line_bits(offset, bytes), before;
+    _Atomic uint64_t *word = &ram->code_lines[offset >> 12];
+    _Atomic uint8_t *settled = &ram->code_settled[offset >> 12];
+    bool alone = c->vm->vcpu_count == 1, mine;
+    uint8_t found;
 
     /* Sequentially consistent, all of it: who fills a TLB entry for writing
      * loads the word, and either sees the mark or is found by the rendezvous
      * below. Who stores to a settled page looks at the word afterwards, and
      * either sees the mark or has stored before our caller compares. */
-    if ((atomic_load(word) & bits) == bits && (settled || alone))
-        return true;
-    if (!atomic_fetch_or(word, bits) || !(settled || alone))
-        x86_tlb_revoke_page(c, ram->host + page * PAGE_SIZE);
-    if (settled || alone)
+    before = atomic_load(word);
+    if ((before & bits) != bits)
+        before = atomic_fetch_or(word, bits);
+    found = alone ? CODE_SETTLED : atomic_load(settled);
+    if (!before || found != CODE_SETTLED)
+        x86_tlb_revoke_page(c, ram->host + align_down(offset, PAGE_SIZE));
+    if (found == CODE_SETTLED)
         return true;
     /* Marks of another processor do not help as long as it has not told
      * everybody: then some still store unnoticed, we ourselves among them. So
-     * each tells everybody, and whoever is first settles the page for all. */
+     * each tells everybody, and who was first settles the page for all. It may
+     * be unsettled again later: engine/jit/store.c. */
+    found = CODE_UNSETTLED;
+    mine = atomic_compare_exchange_strong(settled, &found, CODE_SETTLING);
     vcpu_rendezvous(&c->vcpu, EVENT_REVOKE);
-    atomic_store(&ram->code_settled[page], 1);
+    if (mine)
+        atomic_store(settled, CODE_SETTLED);
     return false;
 }
 

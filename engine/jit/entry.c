@@ -129,7 +129,9 @@ __attribute__((naked)) void jit_call_link(void)
  * bits 0..15), the size - 1 (bits 16..23) and whether it is a write (bit 24),
  * and 32 bits that say which instruction.
  * Copies the TLB's entry; then goes on 8 bytes behind the call, where the check
- * is repeated, or 13 bytes behind it, where the slow way begins.
+ * is repeated, or 13 bytes behind it, where the slow way begins. With
+ * JIT_MISS_ONCE_BIT that is 18 bytes behind, and at 13 goes on what may be done
+ * once, the addend in rax.
  */
 __attribute__((naked)) void jit_miss(void)
 {
@@ -200,17 +202,19 @@ __attribute__((naked)) void jit_miss(void)
         "mov %%ecx, %%esi\n\t"
         "shr $16, %%esi\n\t"
         "movzbl %%sil, %%esi\n\t"
+        "mov %%esi, %%r8d\n\t"
         "lea (%%rax, %%rsi), %%rcx\n\t"
         "mov %%rax, %%rsi\n\t"
         "xor %%rax, %%rcx\n\t"
         "xor %%eax, %%eax\n\t"
         "test $-4096, %%rcx\n\t" /* across two pages */
         "jnz 2f\n\t"
+        "mov %%r8d, %%ecx\n\t"
         "mov %c[host_rsp](%%rdi), %%rsp\n\t"
         "call *%c[refill](%%rdi)\n\t"
         "mov %%rbx, %%rsp\n"
         "2:\n\t"
-        "test %%al, %%al\n\t"
+        "cmp %[in_tlb], %%eax\n\t"
         "pop %%rax\n\t"
         "pop %%rcx\n\t"
         "pop %%r11\n\t"
@@ -218,12 +222,23 @@ __attribute__((naked)) void jit_miss(void)
         "pop %%r9\n\t"
         "pop %%r8\n\t"
         "pop %%rdi\n\t"
-        "jnz 0b\n\t"
+        "je 0b\n\t"
+        "ja 5f\n\t"
+        "shr %[once_bit], %%ecx\n\t"
+        "lea %c[to_slow](%%rcx, %%rcx, 4), %%ecx\n\t"
+        "add %%rcx, 32(%%rsp)\n\t"
+        "jmp 6f\n"
+        "5:\n\t"
+        "bt %[once_bit], %%ecx\n\t"
+        "jnc 7f\n\t"
+        "mov 40+%c[once](%%rsp), %%rax\n\t"
+        "7:\n\t"
+        "addq %[to_slow], 32(%%rsp)\n"
+        "6:\n\t"
         "pop %%rsi\n\t"
         "pop %%rbx\n\t"
         "pop %%rcx\n\t"
         "pop %%rdx\n\t"
-        "addq %[to_slow], (%%rsp)\n\t"
         "ret\n"
         "3:\n\t"
         "push %%rdi\n\t"
@@ -249,5 +264,7 @@ __attribute__((naked)) void jit_miss(void)
           [none] JIT(l0_none), [host_rsp] JIT(host_rsp), [refill] JIT(refill), [argument] JIT(miss_argument),
           [misses] JIT(misses), [left] JIT(misses_left), [many_fn] JIT(many),
           [many] "i"(JIT_MISS_MANY), [counters] "i"(JIT_MISS_COUNTERS - 1),
-          [class_shift] "i"(JIT_L0_CLASS_SHIFT), [to_slow] "i"(JIT_MISS_TO_SLOW), [l0_misses] JIT(stats.l0_misses));
+          [class_shift] "i"(JIT_L0_CLASS_SHIFT), [l0_misses] JIT(stats.l0_misses),
+          [to_slow] "i"(JIT_MISS_TO_SLOW), [once] JIT(once_addend), [once_bit] "i"(JIT_MISS_ONCE_BIT),
+          [in_tlb] "i"(FOUND_IN_TLB));
 }

@@ -68,7 +68,8 @@ static const uint8_t *slow_way(const struct jit *j, const uint8_t *at)
         if (call[0] == 0xff && call[1] == 0x94 && call[2] == 0x24 &&
             le32_get(call + 3) == JIT_AREA + offsetof(struct jit, miss) &&
             (le32_get(argument) & 0xffff) == offset)
-            return argument + JIT_MISS_TO_SLOW;
+            return argument + JIT_MISS_TO_SLOW +
+                   (le32_get(argument) >> JIT_MISS_ONCE_BIT & 1) * JIT_MISS_ONCE_BYTES;
     }
     return NULL;
 }

@@ -295,16 +295,15 @@ static void enter_again(struct x86_vcpu *c, uint8_t live)
         enter_vectors(c, live);
 }
 
-static uint8_t refill(struct x86_vcpu *c, uint64_t lin, uint64_t is_write)
+static enum jit_found refill(struct x86_vcpu *c, uint64_t lin, uint64_t is_write, uint64_t last)
 {
     uint8_t live = c->vec_live;
-    uint8_t filled;
+    enum jit_found found;
 
     leave_for_sanitizer(c);
-    jit_of(c)->stats.refills++;
-    filled = x86_tlb_refill(c, lin, is_write);
+    found = jit_refill(c, lin, is_write, last);
     enter_again(c, live); /* a page table in a device's memory */
-    return filled;
+    return found;
 }
 
 static void many_misses(struct x86_vcpu *c, uint64_t host_code)
@@ -375,9 +374,9 @@ static void jit_code_written(struct x86_vcpu *c, struct ram_block *block, uint64
 {
     struct jit *j = jit_of(c);
 
-    jit_invalidate(c, block, offset, bytes);
     /* Whatever runs: it may be what was written, and its links are gone. */
-    j->leaving = true;
+    if (jit_invalidate(c, block, offset, bytes))
+        j->leaving = true;
     interp_code_written(c, block, offset, bytes);
 }
 

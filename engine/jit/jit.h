@@ -165,6 +165,22 @@ struct jit_region {
 #define JIT_UNIT_HASH 262144
 #define JIT_PAGE_HASH 32768
 
+/* What jit_refill found for an access within a page. */
+enum jit_found {
+    FOUND_NOTHING, /* the instruction's handler knows more */
+    FOUND_IN_TLB,
+    FOUND_ONCE, /* once_addend is good for this access, and for no other */
+};
+
+/* A page with code that was stored to: store.c. */
+struct jit_store_page {
+    const uint8_t *host;
+    _Atomic uint64_t *lines;
+    _Atomic uint8_t *settled;
+    unsigned stores; /* the slow way, since it was unsettled */
+};
+#define JIT_STORE_PAGES 64
+
 /* C that host code calls; each returns where host code goes on, or 0. */
 typedef uint64_t jit_c_function(struct x86_vcpu *c, uint64_t argument);
 
@@ -185,7 +201,8 @@ struct jit {
     uint32_t miss_argument; /* of jit_miss: also behind its call */
     jit_c_function *slow, *slow_vector, *link, *enter_vectors;
     void (*many)(struct x86_vcpu *c, uint64_t host_code);
-    uint8_t (*refill)(struct x86_vcpu *c, uint64_t lin, uint64_t is_write);
+    enum jit_found (*refill)(struct x86_vcpu *c, uint64_t lin, uint64_t is_write, uint64_t last);
+    uint64_t once_addend; /* of FOUND_ONCE */
     void *leave; /* address of jit_leave */
     void *miss;  /* jit_miss, jit_call_slow, jit_call_link */
     void *call_slow, *call_slow_vector, *call_link, *call_enter_vectors;
@@ -216,6 +233,7 @@ struct jit {
     unsigned regions, current_region;
     struct jit_unit *hash[JIT_UNIT_HASH];
     struct jit_page *pages[JIT_PAGE_HASH];
+    struct jit_store_page store_pages[JIT_STORE_PAGES]; /* by page number */
     unsigned threshold;
     bool is_counting;
     uint8_t host_kills; /* enum jit_host_kills: flags.c */
@@ -253,7 +271,8 @@ struct jit_unit *jit_find(struct jit *j, const uint8_t *host, uint32_t key);
 struct jit_unit *jit_find_covering(struct jit *j, const uint8_t *host, uint32_t key);
 void jit_insert(struct jit *j, struct jit_unit *u);
 void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, bool is_global);
-void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes);
+/* True if units went. */
+bool jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes);
 void jit_flush(struct x86_vcpu *c);
 /* The interpreter's blocks are gone. */
 void jit_forget_blocks(struct x86_vcpu *c);
@@ -324,6 +343,11 @@ static inline const uint8_t *jit_guest_code(const struct jit_unit *u, const stru
     return u->host + i->offset - u->insn[0].offset;
 }
 
+/* ---- store.c ---- */
+
+/* For jit_miss: [lin, lin + last] is not in the TLB. */
+enum jit_found jit_refill(struct x86_vcpu *c, uint64_t lin, uint64_t is_write, uint64_t last);
+
 /* ---- perf.c ---- */
 
 void jit_perf_open(struct x86_vcpu *c);
@@ -349,8 +373,11 @@ void jit_miss(void);
 /* From the return address of a call of jit_miss to the slow way. */
 #define JIT_MISS_TO_SLOW 13
 /* In its argument, behind offset in l0, size less one, and is_write: the access
- * does not look into L0. */
+ * does not look into L0; the slow way is so many bytes farther on, behind a jump
+ * to where an address is used that is good for once. */
 #define JIT_MISS_OF_TLB (1u << 25)
+#define JIT_MISS_ONCE_BIT 26
+#define JIT_MISS_ONCE_BYTES 5
 void jit_no_jump(void);
 void jit_call_slow(void);
 void jit_call_slow_vector(void);

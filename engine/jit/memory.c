@@ -161,6 +161,7 @@ static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size,
         emit_load(e, T0, L0_RM(class_of(t), slot, addend));
     else
         emit_tlb_addend(t, base, way);
+    s->done = t->is_run ? 0 : e->at;
     return rm_mem_index(base, T0, 0, disp);
 }
 

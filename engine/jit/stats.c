@@ -234,7 +234,8 @@ void jit_report(struct x86_vcpu *c, x86_report_line *line, void *ctx)
     say(&r, "  units killed %llu by %llu invalidations (%.3f s); links made %llu, unmade %llu",
         N(s->killed), N(s->invalidations), (double)s->invalidate_ticks * ns_per_tick / 1e9,
         N(s->links), N(s->unlinks));
-    say(&r, "  jump caches emptied %llu times", N(s->jumps_drops));
+    say(&r, "  stores beside code %llu; jump caches emptied %llu times", N(s->stores_beside),
+        N(s->jumps_drops));
     say(&r, "  units run %llu; indirect jumps that hit %llu, that asked %llu (%.2f %%)",
         N(s->units_run), N(s->indirect_hits), N(s->dispatches),
         100 * ratio(s->dispatches, s->dispatches + s->indirect_hits));

@@ -100,7 +100,9 @@ static bool emit_run(struct tr *t, bool is_movs, unsigned size)
         touch(e, rm);
         emit_store(e, JIT_RM(saved_value), rm.index);
     }
+    t->is_run = true;
     rm = mem_linear(t, H_RDI, ID_DEST, 1, true);
+    t->is_run = false;
     touch(e, rm);
     emit_mov(e, T1, rm.index);
     emit_lea(e, H_RDI, rm);

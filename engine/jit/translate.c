@@ -169,11 +169,18 @@ void emit_slow_call(struct tr *t, unsigned k, enum slow_reason why)
               at | (uint32_t)why << SLOW_REASON_SHIFT);
 }
 
+/* May jit_miss let it store where nothing else may be stored? */
+static bool may_be_once(const struct jit_stub *s)
+{
+    return s->is_write && s->done;
+}
+
 void emit_miss_call(struct tr *t, const struct jit_stub *s)
 {
     uint32_t argument = (uint32_t)((s->class * JIT_L0_SLOTS + s->slot) * sizeof(struct jit_l0)) |
                         (s->size - 1u) << 16 | (uint32_t)s->is_write << 24 |
-                        (s->way != WAY_L0 ? JIT_MISS_OF_TLB : 0);
+                        (s->way != WAY_L0 ? JIT_MISS_OF_TLB : 0) |
+                        (uint32_t)may_be_once(s) << JIT_MISS_ONCE_BIT;
 
     /* Stored, because code is not in the host's data cache. */
     emit_rm_imm(&t->e, 0xc7, 0, JIT_RM(miss_argument), 4);
@@ -213,6 +220,10 @@ static void emit_miss_stub(struct tr *t, const struct jit_stub *s)
     emit_miss_call(t, s);
     back = emit_jmp(e);
     emit_patch(e, back, s->retry);
+    if (may_be_once(s)) {
+        back = emit_jmp(e);
+        emit_patch(e, back, s->done);
+    }
     emit_slow_stub(t, s);
 }
 

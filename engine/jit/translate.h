@@ -66,6 +66,7 @@ struct jit_stub {
     int32_t lo;      /* STUB_GROUP: the range from base.. */
     uint16_t range;  /* ..its size, and whether any is a write */
     bool is_group_write;
+    uint32_t done;   /* STUB_MISS: behind the check, the addend in T0; 0: only by a check */
     struct jit_link *link;
 };
 #define UNIT_MAX_STUBS (UNIT_MAX_PLACES * 5)
@@ -131,6 +132,7 @@ struct tr {
     bool is_64, is_flat, is_counting;
     bool is_trial;
     bool is_alone; /* the access in hand may not happen: no group begins with it */
+    bool is_run;   /* the access in hand may be of more bytes than it says */
     bool failed; /* too many stubs */
 };
 

@@ -304,13 +304,14 @@ void jit_l0_clear(struct jit *j)
     }
 }
 
-static void invalidate_page(struct jit *j, const uint8_t *page, uint64_t start, uint64_t end)
+static bool invalidate_page(struct jit *j, const uint8_t *page, uint64_t start, uint64_t end)
 {
     struct jit_page *p = find_page(j, page);
     struct jit_unit **at;
+    bool any = false;
 
     if (!p)
-        return;
+        return false;
     for (at = &p->units; *at;) {
         struct jit_unit *u = *at;
         uint64_t first = (uint64_t)(u->host - page);
@@ -321,27 +322,31 @@ static void invalidate_page(struct jit *j, const uint8_t *page, uint64_t start, 
         *at = u->page_next;
         jit_forget_sites(j, u);
         kill_unit(j, u);
+        any = true;
     }
     free_if_empty(j, p);
+    return any;
 }
 
-void jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes)
+bool jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes)
 {
     struct jit *j = jit_of(c);
     uint64_t began = host_tsc(), end;
+    bool any = false;
 
     j->stats.invalidations++;
     if (!block) {
         jit_flush(c);
-        return;
+        return true;
     }
     end = MIN(offset + bytes, block->bytes);
     for (uint64_t at = offset, stop; at < end; at = stop) {
         uint64_t page = align_down(at, PAGE_SIZE);
         stop = MIN(end, page + PAGE_SIZE);
-        invalidate_page(j, block->host + page, at - page, stop - page);
+        any |= invalidate_page(j, block->host + page, at - page, stop - page);
     }
     j->stats.invalidate_ticks += host_tsc() - began;
+    return any;
 }
 
 void jit_forget_blocks(struct x86_vcpu *c)
