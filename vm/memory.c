@@ -40,6 +40,7 @@ static void block_free(struct ram_block *b, uint64_t bytes)
     host_pages_free(b->host, bytes);
     host_pages_free((void *)b->code_lines, bytes / PAGE * sizeof *b->code_lines);
     host_pages_free((void *)b->code_settled, bytes / PAGE);
+    host_pages_free((void *)atomic_load(&b->written), bytes / PAGE);
     free(b);
 }
 
@@ -126,6 +127,9 @@ void ram_block_written(struct ram_block *block, uint64_t offset, uint64_t bytes)
     if (!bytes)
         return;
     assert(offset < block->bytes && bytes <= block->bytes - offset);
+    if (unlikely(atomic_load_explicit(&block->written, memory_order_relaxed)))
+        for (uint64_t page = offset / PAGE; page <= (offset + bytes - 1) / PAGE; page++)
+            ram_log_note(block, page * PAGE);
     /* Whoever caches code sets the bits first and reads the bytes then; we have
      * written the bytes and look at the bits. Without the fence both could
      * miss each other. */
@@ -139,6 +143,45 @@ void ram_block_written(struct ram_block *block, uint64_t offset, uint64_t bytes)
             return;
         }
     }
+}
+
+/* ---- which pages are written ---- */
+
+int ram_log_start(struct ram_block *block)
+{
+    _Atomic uint8_t *written;
+
+    if (block->vm->deterministic)
+        return -ENOTSUP;
+    if (atomic_load(&block->written))
+        return 0;
+    written = host_pages_alloc(block->bytes / PAGE, false);
+    if (!written)
+        return -ENOMEM;
+    /* Processors may store anywhere by now: all of it is as if written. */
+    memset((void *)written, 1, block->bytes / PAGE);
+    atomic_store(&block->written, written);
+    return 0;
+}
+
+bool ram_log_take(struct ram_block *block, uint8_t *pages)
+{
+    _Atomic uint8_t *written = atomic_load(&block->written);
+    bool any = false;
+
+    for (uint64_t page = 0; page < block->bytes / PAGE; page++) {
+        pages[page] = 0;
+        /* The exchange only where there is something, which is rare. */
+        if (atomic_load_explicit(&written[page], memory_order_relaxed)) {
+            pages[page] = atomic_exchange(&written[page], 0);
+            any = true;
+        }
+    }
+    /* Those who note a page and store then have stored when they pass a
+     * safepoint, and do not store after it without noting again. */
+    if (any)
+        vcpu_wait_all(block->vm, EVENT_REVOKE);
+    return any;
 }
 
 /* ---- views ---- */

@@ -15,6 +15,8 @@
 #ifndef VM_MEMORY_H
 #define VM_MEMORY_H
 
+#include <stdatomic.h>
+
 #include "base/base.h"
 #include "base/error.h"
 
@@ -49,6 +51,9 @@ struct ram_block {
     _Atomic uint64_t *code_lines;
     /* One byte a page: enum code_settled. */
     _Atomic uint8_t *code_settled;
+    /* One byte a page: it may have been written since ram_log_take. NULL until
+     * ram_log_start. */
+    _Atomic(_Atomic uint8_t *) written;
     struct ram_block *next;
 };
 
@@ -64,6 +69,38 @@ void ram_block_written(struct ram_block *block, uint64_t offset, uint64_t bytes)
 /* Is there cached code in that range? For a writer within one page, after it has
  * written: who makes code of the range later sees the new bytes. */
 bool ram_block_has_code(const struct ram_block *block, uint64_t offset, uint64_t bytes);
+
+/*
+ * Which pages are written. Whoever shows a block's bytes (a display) starts the
+ * log once and then takes what has been written since the last time: pages of
+ * ceil(bytes / 4 KiB) bytes, not 0 where it was. False: no page was, which
+ * costs a look at the log and nothing on any processor. Bytes that are read
+ * afterwards are at least as new as the log says.
+ *
+ * A processor's translation lets it store to a page of such a block only after
+ * the page is in the log; taking a page out of it takes back these rights. So
+ * not in deterministic machines (start: -ENOTSUP): when rights are taken back
+ * there is a matter of the host's time. -ENOMEM. Take: on the I/O thread, or
+ * while no vCPU runs, with the machine's lock.
+ */
+int ram_log_start(struct ram_block *block);
+bool ram_log_take(struct ram_block *block, uint8_t *pages);
+/* For those who store on behalf of a guest, before they do. */
+static inline void ram_log_note(struct ram_block *block, uint64_t offset)
+{
+    _Atomic uint8_t *written = atomic_load_explicit(&block->written, memory_order_relaxed);
+
+    if (unlikely(written))
+        atomic_store_explicit(&written[offset >> 12], 1, memory_order_relaxed);
+}
+/* May a translation for reading allow stores too? */
+static inline bool ram_log_allows_stores(const struct ram_block *block, uint64_t offset)
+{
+    _Atomic uint8_t *written = atomic_load_explicit(&block->written, memory_order_relaxed);
+
+    return likely(!written) ||
+           atomic_load_explicit(&written[offset >> 12], memory_order_relaxed);
+}
 
 /* ---- regions ---- */
 

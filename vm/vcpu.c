@@ -196,6 +196,19 @@ void vcpu_rendezvous(struct vcpu *self, uint32_t events)
     vcpu_enter(self);
 }
 
+void vcpu_wait_all(struct vm *vm, uint32_t events)
+{
+    uint64_t count[VM_MAX_VCPUS];
+
+    assert(!vm_thread_vcpu());
+    for (unsigned i = 0; i < vm->vcpu_count; i++) {
+        vcpu_post(vm->vcpus[i], events);
+        count[i] = atomic_load(&vm->vcpus[i]->safepoints);
+    }
+    for (unsigned i = 0; i < vm->vcpu_count; i++)
+        wait_for(vm->run, vm->vcpus[i], events, count[i]);
+}
+
 void vcpu_exclusive_begin(struct vcpu *self)
 {
     struct vm *vm = self->vm;

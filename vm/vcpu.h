@@ -29,7 +29,8 @@ enum vcpu_event {
     EVENT_STARTUP = 1 << 2,
     EVENT_FLUSH = 1 << 3,      /* the memory view changed: drop translations */
     EVENT_CODE = 1 << 4,       /* cached code became stale: see vcpu_code_written */
-    EVENT_REVOKE = 1 << 5,     /* drop writable translations of code pages */
+    EVENT_REVOKE = 1 << 5,     /* drop writable translations of code pages, and of
+                                * pages that have left a ram_log */
     EVENT_PAUSE = 1 << 6,      /* stop at the next instruction boundary */
     EVENT_EXCLUSIVE = 1 << 7,  /* somebody wants to run alone */
 };
@@ -120,6 +121,10 @@ void vcpu_code_written(struct vm *vm, struct vcpu *writer, struct ram_block *blo
  * translated before is looked up again afterwards.
  * Called inside, without the machine's lock; returns inside. */
 void vcpu_rendezvous(struct vcpu *self, uint32_t events);
+
+/* The same from a thread that is no vCPU's and runs the machine, or while none
+ * runs; the machine's lock may be held. */
+void vcpu_wait_all(struct vm *vm, uint32_t events);
 
 /* From begin to end no other vCPU is inside. Called inside, without the
  * machine's lock. For split locks and other things that no host instruction

@@ -75,8 +75,9 @@ enum display_kind {
 /* What an adapter offers; ctx is the adapter's. */
 struct display_source {
     enum display_kind (*kind)(void *ctx);
-    /* Brings the image up to date and marks what has changed. all: draws
-     * everything anew, and with blinking things visible. -ENOMEM. */
+    /* Brings the image up to date, which was rendered before, and marks what has
+     * changed; one viewer may do that. all: draws everything anew, with blinking
+     * things visible, into any image and without a trace. -ENOMEM. */
     int (*render)(void *ctx, struct surface *s, bool all);
     /* False: this is no text mode. */
     bool (*text)(void *ctx, struct text_screen *t);

@@ -131,8 +131,10 @@ enum fill_result tlb_fill(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
     if (writable && w.dirty && walk_allows(c, &w, ACCESS_WRITE, user, ac, &unused)) {
         if (atomic_load_explicit(&block->code_lines[offset >> 12], memory_order_relaxed))
             e->flags |= TLBE_CODE;
-        else
+        else if (access == ACCESS_WRITE || ram_log_allows_stores(block, offset))
             e->write = page;
+        if (access == ACCESS_WRITE)
+            ram_log_note(block, offset);
     }
     /* A write-only right does not exist; but with protection keys a page can
      * be unreadable only altogether, so readable holds whenever we get here. */

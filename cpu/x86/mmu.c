@@ -54,6 +54,7 @@ static uint8_t *translate(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
 
 void x86_code_stored(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes)
 {
+    ram_log_note(block, offset);
     /* Data beside code must not cost more than this look. */
     if (!ram_block_has_code(block, offset, bytes))
         return;

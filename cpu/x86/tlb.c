@@ -425,10 +425,13 @@ void x86_tlb_revoke_writes(struct x86_vcpu *c)
             struct tlb_entry *e = &t->table[t->filled[k]];
             struct ram_block *block;
             uint64_t offset;
-            if (e->write != NO_PAGE &&
-                x86_host_to_block(c, (const void *)(e->write + e->addend), &block, &offset) &&
-                atomic_load_explicit(&block->code_lines[offset >> 12], memory_order_relaxed))
+            if (e->write == NO_PAGE ||
+                !x86_host_to_block(c, (const void *)(e->write + e->addend), &block, &offset))
+                continue;
+            if (atomic_load_explicit(&block->code_lines[offset >> 12], memory_order_relaxed))
                 revoke(e);
+            else if (unlikely(!ram_log_allows_stores(block, offset)))
+                e->write = NO_PAGE;
         }
     }
     tlb_tell_dropped(c);

@@ -5,7 +5,7 @@
  * A walk over the scan lines, as the CRTC does it: each shows one scan line of
  * a row of memory. A line is drawn if what it shows may have changed since the
  * last time: in text modes the cells are compared with those drawn last, in
- * graphics modes the pages of video memory tell (ram_log in vm/memory.h).
+ * graphics modes the pages of video memory that were written (ram_log_take).
  *
  * Nothing a guest does can lead outside video memory or the image: offsets
  * are masked where memory is read, lines are as long as the image is wide.
@@ -19,6 +19,7 @@
 #include <stdlib.h>
 
 #define MAX_COLUMNS 257 /* one more shows in part when the screen is panned */
+#define DRAWN_ROWS 256  /* whose cells are kept; what is below is always drawn */
 
 enum {
     ATTRIBUTE_BLINKS = 0x80,
@@ -38,7 +39,10 @@ struct vga_drawn {
     bool blink_off;
     struct vga_mode mode;
     uint32_t colour16[16], colour256[256];
-    struct cell cells[TEXT_MAX_ROWS * 8][MAX_COLUMNS]; /* by row of the image */
+    struct cell cells[DRAWN_ROWS][MAX_COLUMNS]; /* by row of memory */
+    /* Of video memory, by page: may have been written since it was drawn. */
+    bool has_log, any_written;
+    uint8_t *written;
 };
 
 /* ---- the walk ---- */
@@ -84,15 +88,22 @@ static void scan_next(struct scan *s, const struct vga_mode *m, unsigned y)
 
 /* ---- graphics ---- */
 
-static uint32_t word_at(const struct vga *v, const struct vga_mode *m, const struct scan *s,
-                        uint32_t offset)
+/* Where a column of a line is: the CRTC's address, bits replaced. */
+static uint32_t plane_offset(const struct vga_mode *m, const struct scan *s, uint32_t column)
 {
-    offset += s->offset;
+    uint32_t offset = s->offset + column;
+
     if (m->map13)
         offset = (offset & ~(1u << m->map13_bit)) | (s->line & 1) << m->map13_bit;
     if (m->map14)
         offset = (offset & ~(1u << m->map14_bit)) | (s->line >> 1 & 1) << m->map14_bit;
-    return le32_get(v->vram->host + ((offset & m->offset_mask) * 4 & v->vram_mask));
+    return offset & m->offset_mask;
+}
+
+static uint32_t word_at(const struct vga *v, const struct vga_mode *m, const struct scan *s,
+                        uint32_t column)
+{
+    return le32_get(v->vram->host + (plane_offset(m, s, column) * 4 & v->vram_mask));
 }
 
 static uint32_t *put(uint32_t *to, uint32_t colour, unsigned scale)
@@ -102,10 +113,11 @@ static uint32_t *put(uint32_t *to, uint32_t colour, unsigned scale)
     return to;
 }
 
-static void draw_planar(const struct vga *v, const struct vga_mode *m, const struct scan *s,
+static void draw_planar(const struct vga *v, const struct vga_drawn *d, const struct scan *s,
                         uint32_t *to)
 {
-    const uint32_t *colour = v->drawn->colour16;
+    const struct vga_mode *m = &d->mode;
+    const uint32_t *colour = d->colour16;
     unsigned pixels = m->columns * 8;
     uint32_t word = word_at(v, m, s, s->pan / 8);
 
@@ -121,10 +133,11 @@ static void draw_planar(const struct vga *v, const struct vga_mode *m, const str
 }
 
 /* Four pixels of plane 0 (and 2 above it), then four of plane 1 (and 3). */
-static void draw_cga(const struct vga *v, const struct vga_mode *m, const struct scan *s,
+static void draw_cga(const struct vga *v, const struct vga_drawn *d, const struct scan *s,
                      uint32_t *to)
 {
-    const uint32_t *colour = v->drawn->colour16;
+    const struct vga_mode *m = &d->mode;
+    const uint32_t *colour = d->colour16;
     unsigned pixels = m->columns * 8;
 
     for (unsigned x = 0; x < pixels; x++) {
@@ -136,10 +149,11 @@ static void draw_cga(const struct vga *v, const struct vga_mode *m, const struct
     }
 }
 
-static void draw_256(const struct vga *v, const struct vga_mode *m, const struct scan *s,
+static void draw_256(const struct vga *v, const struct vga_drawn *d, const struct scan *s,
                      uint32_t *to)
 {
-    const uint32_t *colour = v->drawn->colour256;
+    const struct vga_mode *m = &d->mode;
+    const uint32_t *colour = d->colour256;
     unsigned pixels = m->columns * 4;
 
     for (unsigned x = 0; x < pixels; x++) {
@@ -157,13 +171,13 @@ static uint32_t widen(uint32_t pixel, unsigned shift, unsigned bits)
     return value << (8 - bits) | value >> (2 * bits - 8);
 }
 
-static uint32_t packed_colour(const struct vga *v, unsigned bits, const uint8_t *at)
+static uint32_t packed_colour(const struct vga_drawn *d, unsigned bits, const uint8_t *at)
 {
     uint32_t pixel;
 
     switch (bits) {
     case 8:
-        return v->drawn->colour256[at[0]];
+        return d->colour256[at[0]];
     case 15:
         pixel = le16_get(at);
         return widen(pixel, 10, 5) << 16 | widen(pixel, 5, 5) << 8 | widen(pixel, 0, 5);
@@ -177,9 +191,10 @@ static uint32_t packed_colour(const struct vga *v, unsigned bits, const uint8_t 
     }
 }
 
-static void draw_packed(const struct vga *v, const struct vga_mode *m, const struct scan *s,
+static void draw_packed(const struct vga *v, const struct vga_drawn *d, const struct scan *s,
                         uint32_t *to)
 {
+    const struct vga_mode *m = &d->mode;
     unsigned bytes = (m->bits + 7) / 8;
     uint32_t length = m->width * bytes, offset = s->offset & m->offset_mask;
     const uint8_t *host = v->vram->host;
@@ -188,7 +203,7 @@ static void draw_packed(const struct vga *v, const struct vga_mode *m, const str
     if (offset > v->vram_mask || length > v->vram_mask + 1ull - offset)
         return;
     for (unsigned x = 0; x < m->width; x++)
-        to[x] = packed_colour(v, m->bits, host + offset + x * bytes);
+        to[x] = packed_colour(d, m->bits, host + offset + x * bytes);
 }
 
 /* ---- text ---- */
@@ -221,10 +236,10 @@ static unsigned glyph_line(const struct vga *v, const struct vga_mode *m, const 
     return dots;
 }
 
-static void draw_text(const struct vga *v, const struct vga_mode *m, const struct scan *s,
+static void draw_text(const struct vga *v, const struct vga_drawn *d, const struct scan *s,
                       const struct cell cells[MAX_COLUMNS], uint32_t *to)
 {
-    const struct vga_drawn *d = v->drawn;
+    const struct vga_mode *m = &d->mode;
     unsigned skip = s->pan, left = m->columns * m->cell_width;
 
     for (unsigned i = 0; left && i <= m->columns; i++) {
@@ -259,9 +274,9 @@ static void touch_line(struct surface *s, unsigned y)
         surface_touch_rows(s, y, 1);
 }
 
-static void draw_text_screen(struct vga *v, struct surface *s, bool all, bool cursor)
+static void draw_text_screen(const struct vga *v, struct vga_drawn *d, struct surface *s, bool all,
+                             bool cursor)
 {
-    struct vga_drawn *d = v->drawn;
     const struct vga_mode *m = &d->mode;
     struct cell now[MAX_COLUMNS];
     bool changed = true;
@@ -270,28 +285,57 @@ static void draw_text_screen(struct vga *v, struct surface *s, bool all, bool cu
 
     scan_begin(&scan, m);
     for (unsigned y = 0; y < m->height; y++) {
-        struct cell *before;
-
         if (y)
             scan_next(&scan, m, y);
-        before = d->cells[MIN(scan.row, ARRAY_SIZE(d->cells) - 1)];
         if (scan.row != row) {
+            struct cell *before = d->cells[MIN(scan.row, DRAWN_ROWS - 1u)];
+
             row = scan.row;
             fetch_cells(v, m, &scan, cursor, now);
-            changed = all || row >= ARRAY_SIZE(d->cells) - 1 ||
+            changed = all || row >= DRAWN_ROWS - 1u ||
                       memcmp(now, before, (m->columns + 1) * sizeof *now) != 0;
             memcpy(before, now, (m->columns + 1) * sizeof *now);
         }
         if (!changed)
             continue;
-        draw_text(v, m, &scan, now, s->pixels + (size_t)y * s->width);
+        draw_text(v, d, &scan, now, s->pixels + (size_t)y * s->width);
         touch_line(s, y);
     }
 }
 
-static void draw_graphics_screen(struct vga *v, struct surface *s)
+/* May what a line shows have been written? */
+static bool line_written(const struct vga *v, const struct vga_drawn *d, const struct scan *s)
 {
-    const struct vga_mode *m = &v->drawn->mode;
+    const struct vga_mode *m = &d->mode;
+    uint64_t first, bytes;
+
+    if (!d->has_log)
+        return true;
+    if (!d->any_written)
+        return false;
+    if (m->kind == VGA_PACKED) {
+        first = s->offset & m->offset_mask;
+        bytes = (uint64_t)m->width * ((m->bits + 7) / 8);
+    } else {
+        uint32_t last = s->offset + m->columns;
+
+        /* Address bits are replaced, or the offset wraps, somewhere within. */
+        if ((s->offset ^ last) & ~0xFFFu & (m->map13 || m->map14 ? ~0u : ~m->offset_mask))
+            return true;
+        first = (uint64_t)plane_offset(m, s, 0) * 4;
+        bytes = (uint64_t)(m->columns + 1) * 4;
+    }
+    for (uint64_t page = first >> 12; page <= (first + bytes - 1) >> 12; page++) {
+        if (page > v->vram_mask >> 12 || d->written[page])
+            return true;
+    }
+    return false;
+}
+
+static void draw_graphics_screen(const struct vga *v, const struct vga_drawn *d, struct surface *s,
+                                 bool all)
+{
+    const struct vga_mode *m = &d->mode;
     struct scan scan;
 
     scan_begin(&scan, m);
@@ -300,22 +344,23 @@ static void draw_graphics_screen(struct vga *v, struct surface *s)
 
         if (y)
             scan_next(&scan, m, y);
+        if (!all && !line_written(v, d, &scan))
+            continue;
         if (m->kind == VGA_PLANAR)
-            draw_planar(v, m, &scan, to);
+            draw_planar(v, d, &scan, to);
         else if (m->kind == VGA_CGA)
-            draw_cga(v, m, &scan, to);
+            draw_cga(v, d, &scan, to);
         else if (m->kind == VGA_256)
-            draw_256(v, m, &scan, to);
+            draw_256(v, d, &scan, to);
         else
-            draw_packed(v, m, &scan, to);
+            draw_packed(v, d, &scan, to);
         touch_line(s, y);
     }
 }
 
 /* What drawing depends on, but for memory; true: it is as it was. */
-static bool colours_same(struct vga *v)
+static bool colours_same(const struct vga *v, struct vga_drawn *d)
 {
-    struct vga_drawn *d = v->drawn;
     uint32_t colour16[16], colour256[256];
     bool same;
 
@@ -335,25 +380,16 @@ static bool modes_same(struct vga_mode a, const struct vga_mode *b)
     return !memcmp(&a, b, sizeof a);
 }
 
-int vga_render(void *self, struct surface *s, bool all)
+static int draw(struct vga *v, struct vga_drawn *d, struct surface *s, bool all, bool blink_off,
+                bool cursor)
 {
-    struct vga *v = self;
-    uint64_t frames = vga_frames(v);
-    bool blink_off = !all && (frames >> BLINK_FRAMES_SHIFT & 1);
-    bool cursor = all || !(frames >> CURSOR_FRAMES_SHIFT & 1);
-    struct vga_drawn *d = v->drawn;
     struct vga_mode mode;
     int code;
 
-    if (!d) {
-        d = v->drawn = calloc(1, sizeof *d);
-        if (!d)
-            return -ENOMEM;
-    }
     vga_mode_get(v, &mode);
     all |= !d->valid || !modes_same(mode, &d->mode) || d->blink_off != blink_off ||
            s->width != mode.width || s->height != mode.height;
-    all |= !colours_same(v);
+    all |= !colours_same(v, d);
     d->mode = mode;
     d->blink_off = blink_off;
     d->valid = false;
@@ -366,13 +402,59 @@ int vga_render(void *self, struct surface *s, bool all)
             memset(s->pixels, 0, (size_t)s->width * s->height * sizeof *s->pixels);
             surface_touch_rows(s, 0, s->height);
         }
-    } else if (mode.kind == VGA_TEXT) {
-        draw_text_screen(v, s, all, cursor);
-    } else {
-        vga_text_flush(v);
-        draw_graphics_screen(v, s);
+        return 0;
     }
+    if (mode.kind != VGA_TEXT)
+        vga_text_flush(v);
+    if (!all && d->has_log)
+        d->any_written = ram_log_take(v->vram, d->written);
+    if (mode.kind == VGA_TEXT) /* its font is in video memory */
+        draw_text_screen(v, d, s, all || (d->has_log && d->any_written), cursor);
+    else
+        draw_graphics_screen(v, d, s, all);
     return 0;
+}
+
+static struct vga_drawn *drawn_create(struct vga *v, bool wants_log)
+{
+    struct vga_drawn *d = calloc(1, sizeof *d);
+
+    if (!d)
+        return NULL;
+    if (wants_log) {
+        d->written = malloc(v->vram->bytes >> 12);
+        /* Without one all is drawn each time. */
+        d->has_log = d->written && ram_log_start(v->vram) == 0;
+    }
+    return d;
+}
+
+static void drawn_free(struct vga_drawn *d)
+{
+    if (d)
+        free(d->written);
+    free(d);
+}
+
+int vga_render(void *self, struct surface *s, bool all)
+{
+    struct vga *v = self;
+    uint64_t frames = vga_frames(v);
+    struct vga_drawn *d;
+    int code;
+
+    if (all) {
+        d = drawn_create(v, false);
+        code = d ? draw(v, d, s, true, false, true) : -ENOMEM;
+        drawn_free(d);
+        return code;
+    }
+    if (!v->drawn)
+        v->drawn = drawn_create(v, true);
+    if (!v->drawn)
+        return -ENOMEM;
+    return draw(v, v->drawn, s, false, frames >> BLINK_FRAMES_SHIFT & 1,
+                !(frames >> CURSOR_FRAMES_SHIFT & 1));
 }
 
 /* ---- as characters ---- */
@@ -437,6 +519,6 @@ bool vga_text(void *self, struct text_screen *t)
 
 void vga_drawn_free(struct vga *v)
 {
-    free(v->drawn);
+    drawn_free(v->drawn);
     v->drawn = NULL;
 }

@@ -84,10 +84,14 @@ void vga_text_flush(struct vga *v)
     if (!v->text_live)
         return;
     for (unsigned i = 0; i < TEXT_CELLS; i++) {
-        to[4 * i] = from[2 * i];
-        to[4 * i + 1] = from[2 * i + 1];
+        uint16_t cell = le16_get(from + 2 * i);
+
+        /* What stays as it is needs not be drawn again. */
+        if (le16_get(to + 4 * i) != cell) {
+            le16_put(to + 4 * i, cell);
+            ram_block_written(v->vram, 4 * i, 2);
+        }
     }
-    ram_block_written(v->vram, 0, 4 * TEXT_CELLS);
 }
 
 static void regions_update(struct vga *v)

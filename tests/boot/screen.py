@@ -1,6 +1,7 @@
 """A terminal just clever enough for what `--display terminal` writes: cursor
 positions, colours, clearing, the alternate screen."""
 
+import codecs
 import fcntl
 import re
 import struct
@@ -24,6 +25,7 @@ class Screen:
         self.unknown = []
         self._clear()
         self._rest = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def _clear(self):
         self.cells = [[" "] * self.columns for _ in range(self.rows)]
@@ -45,8 +47,8 @@ class Screen:
             self.unknown.append(parameters + final)
 
     def feed(self, data):
-        """data: bytes. What ends in the middle of a sequence is kept."""
-        text = self._rest + data.decode("utf-8", "surrogateescape")
+        """data: bytes. What ends in the middle of a character or sequence is kept."""
+        text = self._rest + self._decoder.decode(data)
         i = 0
         while i < len(text):
             if text[i] == "\x1b":

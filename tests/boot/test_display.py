@@ -21,15 +21,6 @@ class Shown:
     def look(self):
         new = self.machine.transcript[self.fed:]
         self.fed += len(new)
-        # A character may be cut in two; the rest comes with the next look.
-        for cut in range(3):
-            try:
-                new[:len(new) - cut].decode()
-            except UnicodeDecodeError:
-                continue
-            self.fed -= cut
-            new = new[:len(new) - cut]
-            break
         self.screen.feed(new)
         return self.screen.text()
 

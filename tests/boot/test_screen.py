@@ -71,11 +71,7 @@ class Shown:
     def wait(self, words, seconds=40):
         end = time.monotonic() + seconds
         while True:
-            new = self.m.transcript[self.fed:]
-            while new and (new[-1] & 0xC0) == 0x80 or new and new[-1] >= 0xC0:
-                new = new[:-1]  # a character that may be cut in two
-            self.fed += len(new)
-            self.screen.feed(new)
+            self.look()
             if words in self.screen.text():
                 return
             if time.monotonic() > end:
@@ -83,8 +79,62 @@ class Shown:
             self.m.rest(0.1)
 
 
+    def look(self):
+        new = self.m.transcript[self.fed:]
+        self.fed += len(new)
+        self.screen.feed(new)
+
+    def blocks(self, name, width, height, expected, seconds=20):
+        """The same picture as half blocks, drawn while it came about: every
+        cell must end with the colours of nine pixels of its halves."""
+        columns, rows = 80, 50
+        if width * rows > height * columns:
+            rows = height * columns // width
+        else:
+            columns = width * rows // height
+
+        def mean(x, y):
+            total = [0, 0, 0]
+            for n in range(9):
+                pixel = expected((x * 3 + n % 3) * width // (columns * 3),
+                                 (y * 3 + n // 3) * height // (rows * 3))
+                total = [t + p for t, p in zip(total, pixel)]
+            return tuple(t // 9 for t in total)
+
+        def style(ink, paper):
+            words = ["0"]
+            for colour, base in ((ink, 30), (paper, 40)):
+                if colour in EGA:
+                    n = EGA.index(colour)
+                    words.append(str(base + (0, 4, 2, 6, 1, 5, 3, 7)[n & 7] + (60 if n & 8 else 0)))
+                else:
+                    words.append("%d;2;%d;%d;%d" % ((base + 8,) + colour))
+            return ";".join(words)
+
+        want = {(x, y): style(mean(x, 2 * y), mean(x, 2 * y + 1))
+                for y in range(rows // 2) for x in range(columns)}
+        end = time.monotonic() + seconds
+        while True:
+            self.look()
+            wrong = [at for at, words in want.items() if self.screen.styles[at[1]][at[0]] != words or
+                     self.screen.cells[at[1]][at[0]] != "▀"]
+            if not wrong:
+                return
+            if time.monotonic() > end:
+                x, y = wrong[0]
+                raise Failure("%s: %d cells; cell (%d, %d) is %r in %s, not in %s" % (
+                    name, len(wrong), x, y, self.screen.cells[y][x], self.screen.styles[y][x],
+                    want[x, y]))
+            self.m.rest(0.2)
+
+
 def talk(m):
     shown = Shown(m)
+
+    def picture(name, width, height, expected):
+        compare(m, name, width, height, expected)
+        shown.blocks(name, width, height, expected)
+
     shown.wait("second line")
     shown.wait("┌──┐ ░▒▓")
     lines = shown.screen.text().split("\n")
@@ -110,29 +160,25 @@ def talk(m):
 
     m.send(" ")
     cga = [BLACK, (85, 255, 255), (255, 85, 255), (255, 255, 255)]
-    compare(m, "mode 4", 640, 400,
+    picture("mode 4", 640, 400,
             lambda x, y: cga[x // 2 % 4] if y // 2 == x // 4 else BLACK)
-
-    m.send(" ")
 
     def mode_12(x, y):
         if 564 <= x < 568:
             return EGA[y % 16]
         return EGA[x % 16] if x == y else BLACK
-    compare(m, "mode 12H", 640, 480, mode_12)
-
     m.send(" ")
-    compare(m, "mode 13H", 640, 400, lambda x, y: palette((x // 2 ^ y // 2) & 255))
-
+    picture("mode 12H", 640, 480, mode_12)
     m.send(" ")
+    picture("mode 13H", 640, 400, lambda x, y: palette((x // 2 ^ y // 2) & 255))
 
     def banks(x, y):
         n = (640 * y + x) & 0xFFFF
         return palette((n + (n >> 8)) & 255)
-    compare(m, "mode 101H", 640, 480, banks)
-
     m.send(" ")
-    compare(m, "mode 112H", 640, 480, lambda x, y: ((x ^ y) & 255, y & 255, x & 255))
+    picture("mode 101H", 640, 480, banks)
+    m.send(" ")
+    picture("mode 112H", 640, 480, lambda x, y: ((x ^ y) & 255, y & 255, x & 255))
 
     m.send(" ")
     shown.wait("back in text mode")

@@ -561,6 +561,59 @@ static void test_code_lines(void **state)
     vm->vcpu_count = 0;
 }
 
+/* ---- the log of written pages ---- */
+
+static unsigned taken(struct ram_block *b, uint8_t pages[16])
+{
+    unsigned count = 0;
+    bool any = ram_log_take(b, pages);
+
+    for (unsigned i = 0; i < 16; i++)
+        count += pages[i];
+    assert_int_equal(any, count != 0);
+    return count;
+}
+
+static void test_log(void **state)
+{
+    struct vm_config config = {.deterministic = false};
+    struct vm *vm = vm_create(&config, NULL);
+    struct ram_block *b = ram_block_create(vm, "ram", 16 * 4096, RAM_NORMAL, NULL);
+    struct region r = {.name = "ram", .size = 16 * 4096, .ram = b};
+    struct vcpu v = {.ops = &fake_ops};
+    uint8_t pages[16], bytes[4096 + 2] = {0};
+
+    assert_int_equal(vm_add_vcpu(vm, &v), 0);
+    assert_int_equal(region_add(&vm->memory, &r), 0);
+    assert_true(ram_log_allows_stores(b, 0));
+    assert_int_equal(ram_log_start(b), 0);
+    assert_int_equal(ram_log_start(b), 0);
+    atomic_store(&v.events, 0);
+    /* What was before is unknown; then nothing was, and nobody is bothered. */
+    assert_int_equal(taken(b, pages), 16);
+    assert_int_equal(atomic_exchange(&v.events, 0), EVENT_REVOKE);
+    assert_int_equal(taken(b, pages), 0);
+    assert_int_equal(v.events, 0);
+    assert_false(ram_log_allows_stores(b, 0x3000));
+
+    as_store(&vm->memory, 0x3ffe, 4, 0);
+    assert_int_equal(taken(b, pages), 2);
+    assert_true(pages[3] && pages[4]);
+    as_write(&vm->memory, 0x4fff, bytes, sizeof bytes);
+    ram_log_note(b, 0xf123);
+    assert_true(ram_log_allows_stores(b, 0x5000));
+    assert_int_equal(taken(b, pages), 4);
+    assert_true(pages[4] && pages[5] && pages[6] && pages[15]);
+    as_read(&vm->memory, 0, bytes, sizeof bytes);
+    assert_int_equal(taken(b, pages), 0);
+    region_remove(&r);
+    vm->vcpu_count = 0;
+    vm_destroy(vm);
+    /* Where time is a function of instructions there is no such log. */
+    vm = *state;
+    assert_int_equal(ram_log_start(ram_block_create(vm, "ram", 4096, RAM_NORMAL, NULL)), -ENOTSUP);
+}
+
 /* ---- retired views ---- */
 
 static size_t retired_count(const struct vm *vm)
@@ -629,6 +682,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_dma, setup, teardown),
         cmocka_unit_test_setup_teardown(test_map, setup, teardown),
         cmocka_unit_test_setup_teardown(test_code_lines, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retired, setup, teardown),
     };
 
