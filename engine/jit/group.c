@@ -2,7 +2,7 @@
  * Accesses off one base register share a lookup.
  *
  * The first of a run of accesses to [base + constant] looks ahead: if others
- * follow before base changes (RSP may move by constants: PUSH, POP, ADD), one
+ * follow before base changes (it may move by constants: PUSH, POP, ADD), one
  * guard checks the whole range, and the others only load the entry's addend.
  * An L0 entry's addend stays good while a unit runs, though its tags may go:
  * what was translated before the unit's next safepoint may be used until then,
@@ -74,55 +74,70 @@ static unsigned accesses_of(const struct tr *t, unsigned k, unsigned guest, stru
     return n;
 }
 
-/* How far RSP moves by instruction k; false: not known. */
-static bool rsp_moves(const struct x86_decode *d, int32_t *by)
+static bool is_guest(ZydisRegister reg, unsigned guest)
 {
+    return ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_GPR64 &&
+           x86_reg_offset(reg) / 8 == guest;
+}
+
+/* A distance that a base may move. */
+static bool is_near(int64_t v)
+{
+    return v == (int16_t)v;
+}
+
+/* How far `guest` moves by an instruction; false: not known. */
+static bool moves(const struct x86_decode *d, unsigned guest, int32_t *by)
+{
+    const ZydisDecodedOperand *to = &d->op[0], *from = &d->op[1];
+
     *by = 0;
     switch (d->z.mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
-        *by = -(int32_t)d->z.operand_width / 8;
+        if (guest == X86_RSP)
+            *by = -(int32_t)d->z.operand_width / 8;
         return true;
     case ZYDIS_MNEMONIC_POP:
+        if (guest != X86_RSP)
+            break;
         *by = (int32_t)d->z.operand_width / 8;
-        return d->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-               x86_reg_offset(d->op[0].reg.value) / 8 != X86_RSP;
+        return to->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+               x86_reg_offset(to->reg.value) / 8 != X86_RSP;
+    case ZYDIS_MNEMONIC_INC:
+    case ZYDIS_MNEMONIC_DEC:
+        if (to->type == ZYDIS_OPERAND_TYPE_REGISTER && is_guest(to->reg.value, guest)) {
+            *by = d->z.mnemonic == ZYDIS_MNEMONIC_INC ? 1 : -1;
+            return true;
+        }
+        break;
     case ZYDIS_MNEMONIC_ADD:
     case ZYDIS_MNEMONIC_SUB:
-        if (d->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            d->op[0].reg.value == ZYDIS_REGISTER_RSP &&
-            d->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
-            d->op[1].imm.value.s == (int16_t)d->op[1].imm.value.s) {
-            *by = (int32_t)d->op[1].imm.value.s;
+        if (to->type == ZYDIS_OPERAND_TYPE_REGISTER && is_guest(to->reg.value, guest) &&
+            from->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && is_near(from->imm.value.s)) {
+            *by = (int32_t)from->imm.value.s;
             if (d->z.mnemonic == ZYDIS_MNEMONIC_SUB)
                 *by = -*by;
             return true;
         }
         break;
     case ZYDIS_MNEMONIC_LEA:
-        if (d->op[0].reg.value == ZYDIS_REGISTER_RSP &&
-            d->op[1].mem.base == ZYDIS_REGISTER_RSP && !d->op[1].mem.index &&
-            d->op[1].mem.disp.value == (int16_t)d->op[1].mem.disp.value) {
-            *by = (int32_t)d->op[1].mem.disp.value;
+        if (is_guest(to->reg.value, guest) && is_guest(from->mem.base, guest) &&
+            !from->mem.index && is_near(from->mem.disp.value)) {
+            *by = (int32_t)from->mem.disp.value;
             return true;
         }
         break;
     default:
         break;
     }
-    return !writes_guest(d, X86_RSP);
+    return !writes_guest(d, guest);
 }
 
-/* Does base survive instruction k? RSP may move. */
+/* Is base known behind instruction k? It may move. */
 static bool survives(const struct tr *t, unsigned k, unsigned guest, int32_t *by)
 {
-    const struct x86_decode *d = &t->t->d[k];
-
     *by = 0;
-    if (guest == X86_RIP)
-        return true;
-    if (guest == X86_RSP)
-        return rsp_moves(d, by);
-    return !writes_guest(d, guest);
+    return guest == X86_RIP || moves(&t->t->d[k], guest, by);
 }
 
 /* Widens g by an access, if that is reasonable. */
