@@ -69,6 +69,7 @@ void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
 {
     struct emit *e = &t->e;
     struct jit_link *l;
+    unsigned lent = loop_give_back(t);
 
     emit_retired(t, retired);
     if (is_backward || crosses(target))
@@ -86,10 +87,12 @@ void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
         l->jump = emit_jmp(e);
         if (l->kind & LINK_FLAGS_LAZY)
             new_stub(t, STUB_FIX, 0)->link = l;
+        t->lent = (uint8_t)lent; /* what is emitted next comes from elsewhere */
         return;
     }
     l->jump = emit_jmp(e);
     link_stubs(t, l);
+    t->lent = (uint8_t)lent;
 }
 
 void emit_fallthrough(struct tr *t)
@@ -131,7 +134,7 @@ static bool emit_jcc_insn(struct tr *t)
     flags_to_host(t);
     if (loop_edge(t, target, condition))
         return true;
-    if (!crosses(target) && target > i->offset && !t->is_counting) {
+    if (!crosses(target) && target > i->offset && !t->is_counting && !t->lent) {
         struct jit_link *l = new_link(t, target, tr_retired(t), link_flags(t));
         l->jump = emit_jcc(e, condition);
         link_stubs(t, l);
@@ -356,7 +359,7 @@ static bool emit_jmp_call(struct tr *t)
         emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8b, T1, rm);
     } else {
         emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8b, T1,
-                guest_rm(x86_reg_offset(d->op[0].reg.value) / 8));
+                guest_rm(t, x86_reg_offset(d->op[0].reg.value) / 8));
     }
     emit_lookup(t);
     if (is_call) {

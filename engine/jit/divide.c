@@ -73,7 +73,7 @@ bool emit_divide(struct tr *t)
         if (o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH)
             return false;
         flags_clobber(t);
-        s = guest_rm(x86_reg_offset(o->reg.value) / 8);
+        s = guest_rm(t, x86_reg_offset(o->reg.value) / 8);
         if (s.is_mem) {
             emit_load(e, T1, s);
             s = rm_reg(T1);

@@ -231,7 +231,7 @@ static unsigned recipe_kind(const struct tr *t, const struct x86_decode *d)
     case ZYDIS_MNEMONIC_SHL:
     case ZYDIS_MNEMONIC_SHR:
     case ZYDIS_MNEMONIC_SAR:
-        return is_immediate && host_of((unsigned)dest) != H_NONE ? RECIPE_INPUT : RECIPE_NONE;
+        return is_immediate && host_of(t, (unsigned)dest) != H_NONE ? RECIPE_INPUT : RECIPE_NONE;
     default:
         return RECIPE_NONE;
     }
@@ -297,7 +297,7 @@ struct recipe recipe_plan(struct tr *t)
     if (r.kind == RECIPE_INPUT) {
         if (!is_clobbered)
             return none;
-        emit_store(&t->e, JIT_RM(flag_input), host_of((unsigned)a));
+        emit_store(&t->e, JIT_RM(flag_input), host_of(t, (unsigned)a));
     }
     return r;
 }
@@ -338,9 +338,10 @@ struct recipe recipe_for_loop(const struct tr *t, unsigned edge)
 }
 
 /* which: group 1. to op source, sized as operand 0 of d. */
-static void emit_alu_source(struct emit *e, const struct x86_decode *d, unsigned which,
+static void emit_alu_source(struct tr *t, const struct x86_decode *d, unsigned which,
                             unsigned to)
 {
+    struct emit *e = &t->e;
     unsigned size = d->op[0].size;
     unsigned word = size == 64 ? OP_W : size == 16 ? OP_66 : 0;
 
@@ -358,17 +359,18 @@ static void emit_alu_source(struct emit *e, const struct x86_decode *d, unsigned
         return;
     }
     emit_rm(e, size == 8 ? which << 3 | 2 | OP_BYTE_REG | OP_BYTE_RM : word | which << 3 | 3, to,
-            guest_rm((unsigned)plain_register(d, 1)));
+            guest_rm(t, (unsigned)plain_register(d, 1)));
 }
 
-static void emit_test_source(struct emit *e, const struct x86_decode *d, unsigned to)
+static void emit_test_source(struct tr *t, const struct x86_decode *d, unsigned to)
 {
+    struct emit *e = &t->e;
     unsigned size = d->op[0].size, imm = (unsigned)d->op[1].imm.value.u;
     unsigned word = size == 64 ? OP_W : size == 16 ? OP_66 : 0;
 
     if (d->op[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         emit_rm(e, size == 8 ? 0x84 | OP_BYTE_REG | OP_BYTE_RM : word | 0x85, to,
-                guest_rm((unsigned)plain_register(d, 1)));
+                guest_rm(t, (unsigned)plain_register(d, 1)));
         return;
     }
     emit_rm_imm(e, size == 8 ? 0xf6 | OP_BYTE_RM : word | 0xf7, 0, rm_reg(to),
@@ -386,7 +388,7 @@ enum { GROUP_ADD = 0, GROUP_SUB = 5, GROUP_CMP = 7 };
 static void emit_recipe(struct tr *t, struct recipe r)
 {
     const struct x86_decode *d = &t->t->d[r.k];
-    unsigned guest = (unsigned)plain_register(d, 0), host = host_of(guest);
+    unsigned guest = (unsigned)plain_register(d, 0), host = host_of(t, guest);
     unsigned size = d->op[0].size;
     unsigned word = size == 64 ? OP_W : size == 16 ? OP_66 : 0;
     struct emit *e = &t->e;
@@ -394,27 +396,27 @@ static void emit_recipe(struct tr *t, struct recipe r)
     if (r.kind == RECIPE_INPUT)
         emit_load(e, T0, JIT_RM(flag_input));
     else if (host == H_NONE || (r.kind != RECIPE_AGAIN && r.kind != RECIPE_LOGIC))
-        emit_load(e, T0, guest_rm(guest));
+        emit_load(e, T0, guest_rm(t, guest));
     if (host == H_NONE)
         host = T0;
     switch (r.kind) {
     case RECIPE_AGAIN:
         if (d->z.mnemonic == ZYDIS_MNEMONIC_CMP)
-            emit_alu_source(e, d, GROUP_CMP, host);
+            emit_alu_source(t, d, GROUP_CMP, host);
         else
-            emit_test_source(e, d, host);
+            emit_test_source(t, d, host);
         break;
     case RECIPE_LOGIC:
         emit_rm(e, size == 8 ? 0x84 | OP_BYTE_REG | OP_BYTE_RM : word | 0x85, host,
                 rm_reg(host));
         break;
     case RECIPE_ADD:
-        emit_alu_source(e, d, GROUP_SUB, T0);
-        emit_alu_source(e, d, GROUP_ADD, T0);
+        emit_alu_source(t, d, GROUP_SUB, T0);
+        emit_alu_source(t, d, GROUP_ADD, T0);
         break;
     case RECIPE_SUB:
-        emit_alu_source(e, d, GROUP_ADD, T0);
-        emit_alu_source(e, d, GROUP_SUB, T0);
+        emit_alu_source(t, d, GROUP_ADD, T0);
+        emit_alu_source(t, d, GROUP_SUB, T0);
         break;
     case RECIPE_NEG:
         for (unsigned n = 0; n < 2; n++)

@@ -260,8 +260,8 @@ static bool emit_registers(struct tr *t, const struct form *f, unsigned op)
     const struct x86_decode *d = tr_decode(t);
     unsigned rm_guest = guest_of(f->rm), reg_guest = f->reg ? guest_of(f->reg) : X86_ZERO;
     unsigned held = t->cache_k == t->k ? t->cache : X86_ZERO;
-    unsigned reg = f->reg ? host_of(reg_guest) : f->digit;
-    struct rm rm = guest_rm(rm_guest);
+    unsigned reg = f->reg ? host_of(t, reg_guest) : f->digit;
+    struct rm rm = guest_rm(t, rm_guest);
     bool rm_back = false, reg_back = false;
     struct emit *e = &t->e;
 
@@ -294,15 +294,15 @@ static bool emit_registers(struct tr *t, const struct form *f, unsigned op)
         if (writes(f->reg) && reg == T0 && held == reg_guest)
             held = X86_ZERO;
         if (load)
-            emit_load(e, reg, guest_rm(reg_guest));
+            emit_load(e, reg, guest_rm(t, reg_guest));
         reg_back = writes(f->reg);
     }
     emit_rm_imm(e, op, reg, rm, f->imm_bytes);
     emit_immediate(e, d, f->imm_bytes);
     if (reg_back)
-        emit_store(e, guest_rm(reg_guest), reg);
+        emit_store(e, guest_rm(t, reg_guest), reg);
     if (rm_back)
-        emit_store(e, guest_rm(rm_guest), T1);
+        emit_store(e, guest_rm(t, rm_guest), T1);
     if (rm.is_mem && writes(f->rm) && held == rm_guest)
         held = X86_ZERO; /* changed in its home */
     if (held != X86_ZERO)
@@ -352,22 +352,22 @@ static bool emit_form(struct tr *t, const struct form *f, unsigned op)
     }
     if (f->reg) {
         unsigned g = guest_of(f->reg);
-        reg = host_of(g);
+        reg = host_of(t, g);
         if (reg == H_NONE) {
             reg = mem_spare(t, &rm);
             if (reads_before(d, f->reg))
-                emit_load(e, reg, guest_rm(g));
+                emit_load(e, reg, guest_rm(t, g));
             reg_back = writes(f->reg);
         }
     }
     emit_rm_imm(e, op, reg, rm, f->imm_bytes);
     emit_immediate(e, d, f->imm_bytes);
     if (reg_back) {
-        emit_store(e, guest_rm(guest_of(f->reg)), reg);
+        emit_store(e, guest_rm(t, guest_of(f->reg)), reg);
         if (reg == T1)
             t1_keep(t, guest_of(f->reg));
     } else if (rm.base == T1 && rm.index == T0 && i->index == X86_ZERO &&
-               i->base > X86_RDI && host_of(i->base) == H_NONE && i->base < X86_ZERO &&
+               i->base > X86_RDI && host_of(t, i->base) == H_NONE && i->base < X86_ZERO &&
                i->seg < X86_FS && i->ea_shift == 0) {
         t1_keep(t, i->base);
     }
@@ -413,13 +413,13 @@ static bool emit_mov_insn(struct tr *t)
     if (op == 0xc6 || op == 0xc7)
         return emit_simple(t, 0);
     if (op >= 0xb0 && op <= 0xbf && !is_high_byte(&d->op[0])) { /* mov r, imm */
-        unsigned g = guest_of(&d->op[0]), size = d->op[0].size, h = host_of(g);
+        unsigned g = guest_of(&d->op[0]), size = d->op[0].size, h = host_of(t, g);
         uint64_t v = d->z.raw.imm[0].value.u;
         if (size == 8) {
-            emit_rm_imm(e, 0xc6 | OP_BYTE_RM, 0, guest_rm(g), 1);
+            emit_rm_imm(e, 0xc6 | OP_BYTE_RM, 0, guest_rm(t, g), 1);
             emit8(e, (unsigned)v);
         } else if (size == 16) {
-            emit_rm_imm(e, 0xc7 | OP_66, 0, guest_rm(g), 2);
+            emit_rm_imm(e, 0xc7 | OP_66, 0, guest_rm(t, g), 2);
             emit16(e, (unsigned)v);
         } else {
             unsigned r = h == H_NONE ? T1 : h;
@@ -436,7 +436,7 @@ static bool emit_mov_insn(struct tr *t)
                 emit64(e, v);
             }
             if (h == H_NONE) {
-                emit_store(e, guest_rm(g), T1);
+                emit_store(e, guest_rm(t, g), T1);
                 t1_keep(t, g);
             }
         }
@@ -457,7 +457,7 @@ static bool emit_mov_insn(struct tr *t)
 static bool emit_lea_insn(struct tr *t)
 {
     const struct x86_decode *d = tr_decode(t);
-    unsigned g = guest_of(&d->op[0]), h = host_of(g), size = d->op[0].size;
+    unsigned g = guest_of(&d->op[0]), h = host_of(t, g), size = d->op[0].size;
     struct emit *e = &t->e;
 
     if (tr_insn(t)->disp != (int32_t)tr_insn(t)->disp)
@@ -465,8 +465,8 @@ static bool emit_lea_insn(struct tr *t)
     if (size == 64 && h != H_NONE && tr_insn(t)->ea_shift == 0) {
         const struct x86_insn *i = tr_insn(t);
         /* Straight into the register, unless that overwrites the other part. */
-        if (host_of(i->index) != H_NONE || i->index == X86_ZERO) {
-            if (i->base != X86_ZERO && host_of(i->base) == H_NONE &&
+        if (host_of(t, i->index) != H_NONE || i->index == X86_ZERO) {
+            if (i->base != X86_ZERO && host_of(t, i->base) == H_NONE &&
                 i->index != X86_ZERO) {
                 emit_ea(t, T1);
                 emit_mov(e, h, T1);
@@ -478,7 +478,7 @@ static bool emit_lea_insn(struct tr *t)
     }
     emit_ea(t, T1);
     if (size == 64) {
-        emit_store(e, guest_rm(g), T1);
+        emit_store(e, guest_rm(t, g), T1);
         if (h == H_NONE)
             t1_keep(t, g);
     } else if (size == 32) {
@@ -486,11 +486,11 @@ static bool emit_lea_insn(struct tr *t)
             emit_rm(e, 0x8b, h, rm_reg(T1));
         } else {
             emit_rm(e, 0x8b, T1, rm_reg(T1));
-            emit_store(e, guest_rm(g), T1);
+            emit_store(e, guest_rm(t, g), T1);
             t1_keep(t, g);
         }
     } else {
-        emit_rm(e, OP_66 | 0x89, T1, guest_rm(g));
+        emit_rm(e, OP_66 | 0x89, T1, guest_rm(t, g));
     }
     return true;
 }
@@ -536,7 +536,7 @@ static bool emit_multiply(struct tr *t)
         rm = mem_operand(t, o->size / 8, false);
         mem_to_t1(t, &rm);
     } else {
-        rm = guest_rm(guest_of(o));
+        rm = guest_rm(t, guest_of(o));
     }
     if (t->t->live[t->k + 1])
         flags_to_host(t);
@@ -552,7 +552,7 @@ static bool emit_cmpxchg(struct tr *t)
 {
     const struct x86_decode *d = tr_decode(t);
     const ZydisDecodedOperand *o = &d->op[0], *r = &d->op[1];
-    unsigned reg = host_of(guest_of(r)), op;
+    unsigned reg = host_of(t, guest_of(r)), op;
     struct emit *e = &t->e;
     struct rm rm;
 
@@ -609,7 +609,7 @@ static bool emit_bit_string(struct tr *t)
 {
     const struct x86_decode *d = tr_decode(t);
     const struct x86_insn *i = tr_insn(t);
-    unsigned size = d->op[0].size, bytes = size / 8, g = guest_of(&d->op[1]), h = host_of(g);
+    unsigned size = d->op[0].size, bytes = size / 8, g = guest_of(&d->op[1]), h = host_of(t, g);
     unsigned shift = size == 64 ? 6 : size == 32 ? 5 : 4;
     unsigned op = opcode_of(d, d->z.opcode), id = 0x1000u | (unsigned)i->base << 5 | 0x11;
     bool is_bt = d->z.mnemonic == ZYDIS_MNEMONIC_BT, is_locked = i->flags & INSN_LOCK;
@@ -626,14 +626,14 @@ static bool emit_bit_string(struct tr *t)
         emit_rm(e, OP_W | 0x03, T1,
                 rm_mem(H_RSP, (int32_t)(offsetof(struct x86_vcpu, seg_base) + 8u * i->seg)));
     }
-    emit_rm(e, OP_W | (size == 64 ? 0x8b : size == 32 ? 0x63 : OP_0F | 0xbf), T0, guest_rm(g));
+    emit_rm(e, OP_W | (size == 64 ? 0x8b : size == 32 ? 0x63 : OP_0F | 0xbf), T0, guest_rm(t, g));
     emit_rm_imm(e, OP_W | 0xc1, 7, rm_reg(T0), 1); /* sar */
     emit8(e, shift);
     emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8d, T1, rm_mem_index(T1, T0, shift - 3, 0));
     rm = mem_linear(t, T1, id, bytes, !is_bt);
     if (is_locked) {
         mem_to_t1(t, &rm);
-        emit_load(e, T0, guest_rm(g));
+        emit_load(e, T0, guest_rm(t, g));
         emit_alu_imm(e, 0, 4, rm_reg(T0), (int32_t)size - 1);
         emit_store(e, JIT_RM(saved_t1), T0);
         if (t->t->live[t->k + 1])
@@ -651,14 +651,14 @@ static bool emit_bit_string(struct tr *t)
         flags_to_host(t);
     if (is_bt) {
         if (h == H_NONE)
-            emit_load(e, T0, guest_rm(g));
+            emit_load(e, T0, guest_rm(t, g));
         emit_rm(e, op, h == H_NONE ? T0 : h, rm_reg(T1));
     } else if (h == H_NONE) {
         /* T0 has the number, so the word is the one thing kept elsewhere. */
         unsigned word = size == 64 ? OP_W : size == 16 ? OP_66 : 0;
         emit_rm(e, word | 0x8b, T0, rm);
         emit_store(e, JIT_RM(saved_value), T0);
-        emit_load(e, T0, guest_rm(g));
+        emit_load(e, T0, guest_rm(t, g));
         emit_store(e, JIT_RM(saved_t1), T1);
         emit_load(e, T1, JIT_RM(saved_value));
         emit_rm(e, op, T0, rm_reg(T1));
@@ -679,21 +679,21 @@ static bool emit_bit_string(struct tr *t)
 static bool emit_bit_home(struct tr *t)
 {
     const struct x86_decode *d = tr_decode(t);
-    unsigned g = guest_of(&d->op[0]), h = host_of(guest_of(&d->op[1]));
+    unsigned g = guest_of(&d->op[0]), h = host_of(t, guest_of(&d->op[1]));
     bool is_bt = d->z.mnemonic == ZYDIS_MNEMONIC_BT;
     struct emit *e = &t->e;
 
     if (t->t->live[t->k + 1])
         flags_to_host(t);
     if (!t1_holds(t, g))
-        emit_load(e, T1, guest_rm(g));
+        emit_load(e, T1, guest_rm(t, g));
     if (h == H_NONE) {
-        emit_load(e, T0, guest_rm(guest_of(&d->op[1])));
+        emit_load(e, T0, guest_rm(t, guest_of(&d->op[1])));
         h = T0;
     }
     emit_rm(e, opcode_of(d, d->z.opcode), h, rm_reg(T1));
     if (!is_bt)
-        emit_store(e, guest_rm(g), T1);
+        emit_store(e, guest_rm(t, g), T1);
     t1_keep(t, g);
     flags_done(t);
     return true;
@@ -714,7 +714,7 @@ static bool emit_xchg(struct tr *t)
     if (d->z.mnemonic == ZYDIS_MNEMONIC_NOP)
         return true;
     if (a->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-        r = host_of(guest_of(b));
+        r = host_of(t, guest_of(b));
         if (!mem_possible(t) || r == H_NONE)
             return false;
         rm = mem_operand(t, a->size / 8, true);
@@ -722,12 +722,12 @@ static bool emit_xchg(struct tr *t)
         return true;
     }
     /* Through both scratch registers: right for any pair. */
-    emit_load(e, T0, guest_rm(guest_of(a)));
-    emit_load(e, T1, guest_rm(guest_of(b)));
+    emit_load(e, T0, guest_rm(t, guest_of(a)));
+    emit_load(e, T1, guest_rm(t, guest_of(b)));
     emit_rm(e, word, T0, rm_reg(T1));
-    emit_store(e, guest_rm(guest_of(a)), T0);
+    emit_store(e, guest_rm(t, guest_of(a)), T0);
     if (guest_of(a) != guest_of(b))
-        emit_store(e, guest_rm(guest_of(b)), T1);
+        emit_store(e, guest_rm(t, guest_of(b)), T1);
     return true;
 }
 
@@ -736,7 +736,7 @@ static bool emit_xadd(struct tr *t)
     const struct x86_decode *d = tr_decode(t);
 
     if (d->op[0].type != ZYDIS_OPERAND_TYPE_MEMORY ||
-        host_of(guest_of(&d->op[1])) == H_NONE || is_high_byte(&d->op[1]))
+        host_of(t, guest_of(&d->op[1])) == H_NONE || is_high_byte(&d->op[1]))
         return false;
     return emit_simple(t, 0);
 }
@@ -744,20 +744,20 @@ static bool emit_xadd(struct tr *t)
 static bool emit_bswap(struct tr *t)
 {
     const struct x86_decode *d = tr_decode(t);
-    unsigned g = guest_of(&d->op[0]), h = host_of(g), r = h == H_NONE ? T0 : h;
+    unsigned g = guest_of(&d->op[0]), h = host_of(t, g), r = h == H_NONE ? T0 : h;
     bool wide = d->z.operand_width == 64;
     struct emit *e = &t->e;
 
     if (d->z.operand_width == 16)
         return false;
     if (h == H_NONE)
-        emit_load(e, T0, guest_rm(g));
+        emit_load(e, T0, guest_rm(t, g));
     if (wide || r >= 8)
         emit8(e, 0x40 | wide << 3 | r >> 3);
     emit8(e, 0x0f);
     emit8(e, 0xc8 | (r & 7));
     if (h == H_NONE)
-        emit_store(e, guest_rm(g), T0);
+        emit_store(e, guest_rm(t, g), T0);
     return true;
 }
 
@@ -781,9 +781,9 @@ static bool emit_vex_general(struct tr *t)
 
     if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX || !form_of(d, &f) || !f.rm)
         return false;
-    reg = f.reg ? host_of(guest_of(f.reg)) : z->raw.modrm.reg;
+    reg = f.reg ? host_of(t, guest_of(f.reg)) : z->raw.modrm.reg;
     if (f.vvvv)
-        vvvv = host_of(guest_of(f.vvvv));
+        vvvv = host_of(t, guest_of(f.vvvv));
     if (f.rm->type == ZYDIS_OPERAND_TYPE_MEMORY) {
         if (!mem_possible(t))
             return false;
@@ -794,7 +794,7 @@ static bool emit_vex_general(struct tr *t)
         if ((use & FLAGS_PASS) && t->t->live[t->k + 1])
             mem_to_t1(t, &rm);
     } else {
-        rm = guest_rm(guest_of(f.rm));
+        rm = guest_rm(t, guest_of(f.rm));
         if (rm.is_mem && held == guest_of(f.rm))
             rm = rm_reg(T1);
     }
@@ -807,15 +807,15 @@ static bool emit_vex_general(struct tr *t)
         vvvv = f.reg && guest_of(f.reg) == guest_of(f.vvvv) ? reg : T1;
     } else if (vvvv == H_NONE) {
         vvvv = rm.is_mem || rm.base != T1 ? mem_spare(t, &rm) : T0;
-        emit_load(e, vvvv, guest_rm(guest_of(f.vvvv)));
+        emit_load(e, vvvv, guest_rm(t, guest_of(f.vvvv)));
     }
     emit_vex(e, map, z->raw.vex.pp, z->operand_width == 64, vvvv, z->opcode, reg, rm,
              f.imm_bytes);
     emit_immediate(e, d, f.imm_bytes);
-    if (f.reg && host_of(guest_of(f.reg)) == H_NONE)
-        emit_store(e, guest_rm(guest_of(f.reg)), reg);
+    if (f.reg && host_of(t, guest_of(f.reg)) == H_NONE)
+        emit_store(e, guest_rm(t, guest_of(f.reg)), reg);
     if (f.vvvv && writes(f.vvvv) && vvvv == T1) {
-        emit_store(e, guest_rm(guest_of(f.vvvv)), T1);
+        emit_store(e, guest_rm(t, guest_of(f.vvvv)), T1);
         t1_keep(t, guest_of(f.vvvv));
     }
     flags_done(t);
@@ -937,7 +937,7 @@ bool emit_general(struct tr *t)
         /* A home in memory would be such an operand, too. */
         if (d->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
             d->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            host_of(guest_of(&d->op[0])) == H_NONE)
+            host_of(t, guest_of(&d->op[0])) == H_NONE)
             return emit_bit_home(t);
         return emit_simple(t, 0);
     case ZYDIS_MNEMONIC_IMUL:

@@ -12,6 +12,11 @@
  * by the unit's own link. The second way ends where the loop does, at its last
  * jump to the start; what is behind is another unit's, or the first way's rest.
  *
+ * Guest registers that have no host register, and are used in the loop, have one in
+ * the second way if the loop leaves one alone: whose that is, is in its home
+ * meanwhile. They change places in front of the second way, and back wherever it is
+ * left or C is called.
+ *
  * The copies of the instructions exist for the translator only: what host code
  * refers to are the originals.
  */
@@ -33,9 +38,92 @@ static bool is_edge(const struct tr *t, unsigned n)
             t->t->d[n].z.mnemonic == ZYDIS_MNEMONIC_JMP);
 }
 
+static bool names(ZydisRegister reg, unsigned guest)
+{
+    switch (ZydisRegisterGetClass(reg)) {
+    case ZYDIS_REGCLASS_GPR8:
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+        return x86_reg_offset(reg) / 8 == guest;
+    default:
+        return false;
+    }
+}
+
 static bool same_recipe(struct recipe a, struct recipe b)
 {
     return a.kind == b.kind && a.k == b.k;
+}
+
+/* Is the register named in the loop, openly or not? */
+static bool is_used(const struct tr *t, unsigned guest)
+{
+    for (unsigned n = 0; n < t->loop; n++) {
+        const struct x86_decode *d = &t->t->d[n];
+        if (t->u->insn[n].base == guest || t->u->insn[n].index == guest)
+            return true;
+        for (unsigned m = 0; m < d->z.operand_count; m++) {
+            const ZydisDecodedOperand *o = &d->op[m];
+            if (o->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+                (names(o->mem.base, guest) || names(o->mem.index, guest)))
+                return true;
+            if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && names(o->reg.value, guest))
+                return true;
+        }
+    }
+    return false;
+}
+
+static void find_loans(struct tr *t)
+{
+    static const uint8_t lenders[] = {12, X86_RBP, X86_RBX, 11, 10,
+                                      9, X86_R8, X86_RDI, X86_RSI, X86_RDX};
+    unsigned next = 0;
+
+    t->loans = 0;
+    for (unsigned to = 13; to <= X86_R15; to++) {
+        if (!is_used(t, to))
+            continue;
+        while (next < sizeof lenders && is_used(t, lenders[next]))
+            next++;
+        if (next == sizeof lenders)
+            return;
+        t->loan[t->loans].from = lenders[next++];
+        t->loan[t->loans++].to = (uint8_t)to;
+    }
+}
+
+static struct rm home(unsigned guest)
+{
+    return rm_mem(H_RSP, (int32_t)(8 * guest));
+}
+
+/* Host registers of t->loan[] change owners. */
+static void change(struct tr *t, bool lend)
+{
+    for (unsigned n = 0; n < t->loans; n++) {
+        unsigned from = t->loan[n].from, to = t->loan[n].to, host;
+        t->lent = 0;
+        host = host_of(t, from);
+        emit_store(&t->e, home(lend ? from : to), host);
+        emit_load(&t->e, host, home(lend ? to : from));
+    }
+    t->lent = lend ? t->loans : 0;
+}
+
+unsigned loop_give_back(struct tr *t)
+{
+    unsigned lent = t->lent;
+
+    if (lent)
+        change(t, false);
+    return lent;
+}
+
+void loop_lend(struct tr *t)
+{
+    change(t, true);
 }
 
 void loop_find(struct tr *t)
@@ -69,6 +157,7 @@ void loop_find(struct tr *t)
     t->loop_saves |= t->loop_recipe.kind == RECIPE_NONE;
     if (t->loop_saves)
         t->loop_recipe = (struct recipe){RECIPE_NONE, 0};
+    find_loans(t);
     t->again = t->u->count + 1u;
     memcpy(&s->d[t->again], s->d, t->loop * sizeof s->d[0]);
     memcpy(&s->use[t->again], s->use, t->loop * sizeof s->use[0]);
@@ -130,12 +219,14 @@ static void emit_start(struct tr *t)
 bool loop_emit(struct tr *t)
 {
     const struct x86_insn *last = &t->u->insn[t->loop - 1];
-    uint32_t start = t->e.at;
+    uint32_t start;
     unsigned first_edges = t->edges;
     bool ended = false;
 
     for (unsigned n = 0; n < first_edges; n++)
-        emit_patch(&t->e, t->edge[n], start);
+        emit_patch(&t->e, t->edge[n], t->e.at);
+    loop_lend(t);
+    start = t->e.at;
     t->edges = 0;
     t->end = t->again + t->loop;
     t->k = t->again;

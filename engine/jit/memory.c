@@ -30,7 +30,7 @@ struct jit_stub *new_stub(struct tr *t, unsigned kind, uint32_t jump)
     }
     s = &t->t->stub[t->stubs++];
     *s = (struct jit_stub){.kind = kind, .jump = jump, .k = (uint8_t)t->k, .flags = t->flags,
-                           .recipe = t->recipe, .class = t->class};
+                           .recipe = t->recipe, .class = t->class, .lent = t->lent};
     return s;
 }
 
@@ -265,18 +265,18 @@ void emit_ea(struct tr *t, unsigned to)
     const struct x86_insn *i = tr_insn(t);
     struct emit *e = &t->e;
     int32_t disp = (int32_t)i->disp;
-    unsigned base = i->base == X86_ZERO ? H_NONE : host_of(i->base);
-    unsigned index = i->index == X86_ZERO ? H_NONE : host_of(i->index);
+    unsigned base = i->base == X86_ZERO ? H_NONE : host_of(t, i->base);
+    unsigned index = i->index == X86_ZERO ? H_NONE : host_of(t, i->index);
     unsigned lea = (i->ea_shift == 0 ? OP_W : 0) | 0x8d;
 
     if (i->index != X86_ZERO && index == H_NONE) {
         /* T0 serves the index, `to` the base. */
-        emit_load(e, T0, guest_rm(i->index));
+        emit_load(e, T0, guest_rm(t, i->index));
         index = T0;
     }
     if (i->base != X86_ZERO && base == H_NONE) {
         unsigned r = index == T0 ? T1 : to;
-        emit_load(e, r, guest_rm(i->base));
+        emit_load(e, r, guest_rm(t, i->base));
         base = r;
     }
     if (base == H_NONE && index == H_NONE) {
@@ -316,11 +316,11 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
     if (!is_plain)
         id = 0x40u + i->seg;
     if (i->ea_shift == 0 && i->index == X86_ZERO && is_plain && i->base != X86_ZERO) {
-        base = host_of(i->base);
+        base = host_of(t, i->base);
         if (base == H_NONE) {
             base = T1;
             if (!t->trusts_t1 || !t1_holds(t, i->base))
-                emit_load(e, T1, guest_rm(i->base));
+                emit_load(e, T1, guest_rm(t, i->base));
         }
         return check_shared(t, i->base, base, disp, size, is_write, false, slot_for(t, id), way);
     } else if (t->is_64 && i->ea_shift == 0 && i->index == X86_ZERO && i->base == X86_ZERO) {

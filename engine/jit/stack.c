@@ -65,11 +65,11 @@ static bool emit_push(struct tr *t)
         move_sp(t, -(int32_t)size);
         return true;
     }
-    reg = host_of(x86_reg_offset(o->reg.value) / 8);
+    reg = host_of(t, x86_reg_offset(o->reg.value) / 8);
     rm = mem_stack(t, -(int32_t)size, size, true);
     if (reg == H_NONE) {
         reg = mem_spare(t, &rm);
-        emit_load(e, reg, guest_rm(x86_reg_offset(o->reg.value) / 8));
+        emit_load(e, reg, guest_rm(t, x86_reg_offset(o->reg.value) / 8));
     }
     emit_rm(e, size_word(size) | 0x89, reg, rm);
     move_sp(t, -(int32_t)size);
@@ -90,11 +90,11 @@ static bool emit_pop(struct tr *t)
     g = x86_reg_offset(o->reg.value) / 8;
     if (g == X86_RSP && size == 2)
         return false;
-    reg = host_of(g);
+    reg = host_of(t, g);
     rm = mem_stack(t, 0, size, false);
     emit_rm(e, size_word(size) | 0x8b, reg == H_NONE ? T0 : reg, rm);
     if (reg == H_NONE)
-        emit_rm(e, (size == 2 ? OP_66 : OP_W) | 0x89, T0, guest_rm(g));
+        emit_rm(e, (size == 2 ? OP_66 : OP_W) | 0x89, T0, guest_rm(t, g));
     if (g != X86_RSP)
         move_sp(t, (int32_t)size);
     return true;

@@ -308,7 +308,7 @@ static bool emit_mov_from_cr(struct tr *t)
     if (n >= ARRAY_SIZE(at) || !t->is_64 || !only_cpl0(t))
         return false;
     emit_load(&t->e, T0, rm_mem(H_RSP, at[n]));
-    emit_store(&t->e, guest_rm(g), T0);
+    emit_store(&t->e, guest_rm(t, g), T0);
     return true;
 }
 
@@ -335,13 +335,13 @@ static bool emit_mov_from(struct tr *t)
         return true;
     }
     g = x86_reg_offset(o->reg.value) / 8;
-    h = host_of(g);
+    h = host_of(t, g);
     if (h != H_NONE && d->z.operand_width != 16) {
         emit_rm(e, OP_0F | 0xb7, h, selector_rm(seg));
         return true;
     }
     emit_rm(e, OP_0F | 0xb7, T0, selector_rm(seg));
-    emit_rm(e, (d->z.operand_width == 16 ? OP_66 : OP_W) | 0x89, T0, guest_rm(g));
+    emit_rm(e, (d->z.operand_width == 16 ? OP_66 : OP_W) | 0x89, T0, guest_rm(t, g));
     return true;
 }
 
@@ -367,7 +367,7 @@ static bool emit_segment_base(struct tr *t)
     bool is_fs = m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_WRFSBASE;
     bool is_write = m == ZYDIS_MNEMONIC_WRFSBASE || m == ZYDIS_MNEMONIC_WRGSBASE;
     struct rm base = is_fs ? CPU_RM(s.seg[X86_FS].base) : CPU_RM(s.seg[X86_GS].base);
-    struct rm r = guest_rm(x86_reg_offset(d->op[0].reg.value) / 8);
+    struct rm r = guest_rm(t, x86_reg_offset(d->op[0].reg.value) / 8);
     unsigned word = d->z.operand_width == 64 ? OP_W : 0;
     struct emit *e = &t->e;
 

@@ -161,12 +161,15 @@ static const struct x86_insn *original(const struct tr *t, unsigned k)
 void emit_slow_call(struct tr *t, unsigned k, enum slow_reason why)
 {
     bool is_vector = vec_binder_for(&t->t->d[k].z);
+    unsigned lent = loop_give_back(t);
     uint32_t at = reference(t, original(t, k));
 
     if (t->j->forms)
         jit_forms_note(t->j, at, &t->t->d[k]);
     emit_call(&t->e, is_vector ? JIT_RM(call_slow_vector) : JIT_RM(call_slow),
               at | (uint32_t)why << SLOW_REASON_SHIFT);
+    if (lent)
+        loop_lend(t);
 }
 
 /* May jit_miss let it store where nothing else may be stored? */
@@ -204,7 +207,7 @@ static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
     if (t->t->flags_after[k] & FLAGS_IN_HOST)
         emit_flags_load(e);
     if (t->t->t1_after[k] != X86_ZERO)
-        emit_load(e, T1, guest_rm(t->t->t1_after[k]));
+        emit_load(e, T1, guest_rm(t, t->t->t1_after[k]));
     back = emit_jmp(e);
     emit_patch(e, back, t->t->after[k]);
 }
@@ -275,6 +278,7 @@ void emit_stubs(struct tr *t)
     for (unsigned n = 0; n < t->stubs; n++) {
         const struct jit_stub *s = &t->t->stub[n];
         t->class = s->class;
+        t->lent = s->lent;
         if (s->kind != STUB_FIX)
             emit_patch(&t->e, s->jump, t->e.at);
         switch (s->kind) {
@@ -293,6 +297,7 @@ void emit_stubs(struct tr *t)
             break;
         case STUB_SELF:
             emit_flags_to_cc(t, s->flags, s->recipe);
+            loop_give_back(t);
             emit_patch(&t->e, emit_jmp(&t->e), t->u->links[0].stub);
             break;
         case STUB_EMPTY:
@@ -410,6 +415,7 @@ static bool emit_unit(struct tr *t)
     t->class = t->key >> KEY_CLASS_SHIFT & 3;
     memset(t->t->slot_key, 0, sizeof t->t->slot_key);
     t->end = t->u->count;
+    t->lent = 0;
     analyse_flags(t);
     loop_find(t);
     group_end_all(t);

@@ -12,7 +12,7 @@
 #define T1 H_R15
 #define UNIT_MAX_INSNS 64
 /* A unit that jumps to its own start has the way there twice: loop.c. */
-#define LOOP_MAX_INSNS 31
+#define LOOP_MAX_INSNS 64
 #define UNIT_MAX_PLACES (UNIT_MAX_INSNS + 1 + LOOP_MAX_INSNS)
 #define LOOP_MAX_EDGES 8
 
@@ -56,6 +56,7 @@ struct jit_stub {
     uint32_t jump; /* rel32 that comes here; more than one: chained by other stubs */
     uint8_t k;     /* instruction */
     uint8_t flags; /* enum flags_at, when it is entered */
+    uint8_t lent;  /* struct tr.lent, then */
     struct recipe recipe;
     bool spilled;  /* STUB_MISS, STUB_GROUP: T1 is in saved_t1 */
     uint8_t way;   /* enum way */
@@ -115,6 +116,12 @@ struct tr {
     uint32_t edge[LOOP_MAX_EDGES];
     uint8_t loop_vectors; /* enum vec_live, there */
     bool no_loop;
+    /* In the loop guest registers without a host register have those of others that
+     * it does not use: how many, and how many of them at this place. */
+    struct {
+        uint8_t from, to;
+    } loan[3];
+    uint8_t loans, lent;
     bool loop_saves; /* flags are saved where it starts */
     struct recipe loop_recipe; /* where they are not */
     uint8_t flags;     /* enum flags_at */
@@ -171,17 +178,24 @@ static inline void t1_keep(struct tr *t, unsigned guest)
 #define RM_PAGE_RIP rm_mem(H_RSP, 8 * X86_RIP)
 
 /* The host register of a guest register, or H_NONE. */
-static inline unsigned host_of(unsigned guest)
+static inline unsigned host_of(const struct tr *t, unsigned guest)
 {
-    static const uint8_t map[18] = {H_R14, H_RCX, H_RDX, H_RBX, H_R13, H_RBP, H_RSI, H_RDI, 8,
-                                    9,     10,    11,    12,    H_NONE, H_NONE, H_NONE, H_NONE,
-                                    H_NONE};
+    static const uint8_t map[X86_RIP + 1] = {
+        H_R14, H_RCX, H_RDX, H_RBX, H_R13, H_RBP, H_RSI, H_RDI, 8,
+        9, 10, 11, 12, H_NONE, H_NONE, H_NONE, H_NONE, H_NONE,
+    };
+    for (unsigned n = 0; n < t->lent; n++) {
+        if (guest == t->loan[n].to)
+            return map[t->loan[n].from];
+        if (guest == t->loan[n].from)
+            return H_NONE;
+    }
     return map[guest];
 }
 
-static inline struct rm guest_rm(unsigned guest)
+static inline struct rm guest_rm(const struct tr *t, unsigned guest)
 {
-    unsigned h = host_of(guest);
+    unsigned h = host_of(t, guest);
 
     return h != H_NONE ? rm_reg(h) : rm_mem(H_RSP, (int32_t)(8 * guest));
 }
@@ -249,6 +263,9 @@ void loop_find(struct tr *t);
 /* A jump to `target` of the instruction in hand, on a condition or (16) always:
  * was it to the loop's start, and is emitted? */
 bool loop_edge(struct tr *t, int32_t target, unsigned condition);
+/* Registers as elsewhere; as in the loop. Flags stay. How many were lent. */
+unsigned loop_give_back(struct tr *t);
+void loop_lend(struct tr *t);
 /* Emits the second way of the loop. False: again, as emit_unit. */
 bool loop_emit(struct tr *t);
 

@@ -49,8 +49,12 @@ void vector_need(struct tr *t, unsigned live)
 
 void emit_vectors_call(struct tr *t, unsigned live)
 {
+    unsigned lent = loop_give_back(t);
+
     emit_rm(&t->e, 0xff, 2, JIT_RM(call_enter_vectors));
     emit32(&t->e, live);
+    if (lent)
+        loop_lend(t);
 }
 
 /* ---- operands ---- */
@@ -213,19 +217,19 @@ static void check_aligned(struct tr *t, struct rm *rm, unsigned mask)
 /* The host register that stands for a general register; scratch if it has none. */
 static unsigned enter_gpr(struct tr *t, const ZydisDecodedOperand *o, unsigned scratch)
 {
-    unsigned h = host_of(guest_of(o));
+    unsigned h = host_of(t, guest_of(o));
 
     if (h != H_NONE)
         return h;
     if (o->actions & ZYDIS_OPERAND_ACTION_MASK_READ)
-        emit_load(&t->e, scratch, guest_rm(guest_of(o)));
+        emit_load(&t->e, scratch, guest_rm(t, guest_of(o)));
     return scratch;
 }
 
 static void leave_gpr(struct tr *t, const ZydisDecodedOperand *o, unsigned host)
 {
-    if (host_of(guest_of(o)) == H_NONE && writes(o))
-        emit_store(&t->e, guest_rm(guest_of(o)), host);
+    if (host_of(t, guest_of(o)) == H_NONE && writes(o))
+        emit_store(&t->e, guest_rm(t, guest_of(o)), host);
 }
 
 /* Does each bit of its mask stand for an element of memory, which is left alone if
