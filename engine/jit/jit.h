@@ -174,6 +174,8 @@ enum jit_found {
 
 /* A page with code that was stored to: store.c. */
 struct jit_store_page {
+    struct ram_block *block;
+    uint64_t offset; /* of the page */
     const uint8_t *host;
     _Atomic uint64_t *lines;
     _Atomic uint8_t *settled;

@@ -48,6 +48,8 @@ static struct jit_store_page *store_page(struct x86_vcpu *c, const uint8_t *host
         if (!x86_host_to_block(c, page, &block, &offset))
             return NULL;
         *p = (struct jit_store_page){.host = page,
+                                     .block = block,
+                                     .offset = offset,
                                      .lines = &block->code_lines[offset >> 12],
                                      .settled = &block->code_settled[offset >> 12]};
     }
@@ -86,6 +88,7 @@ enum jit_found jit_refill(struct x86_vcpu *c, uint64_t lin, uint64_t is_write, u
     if (!is_write || e->read != (lin & PAGE_MASK) || !(e->flags & TLBE_CODE) || !jit_allowed(c) ||
         !(p = store_page(c, (const uint8_t *)(lin + e->addend))))
         return FOUND_NOTHING;
+    ram_log_note(p->block, p->offset); /* who looks at it waits for our store */
     if (c->vm->vcpu_count == 1 && !atomic_load_explicit(p->lines, memory_order_relaxed)) {
         /* Its code is gone. */
         e->write = e->read;
