@@ -33,11 +33,11 @@
 #define JIT_STACK_BYTES (64 * KiB)
 #define JIT_L0_SLOTS 128 /* a class */
 #define JIT_L0_CLASS_SHIFT 12 /* log2(bytes of a class) */
-#define JIT_JUMPS 16384   /* entries of a jump cache: a power of two */
+#define JIT_JUMPS 32768   /* entries of a jump cache: a power of two */
 
 /* A translation that was used before, by base register and place: a subset of
- * the TLB, found without computing an index, for accesses that stay in a page. An access of n bytes at a hits if
- * a - read <= 4096 - n, unsigned. */
+ * the TLB, found without computing an index, for accesses that stay in a page.
+ * An access of n bytes at a hits if a - read <= 4096 - n, unsigned. */
 struct jit_l0 {
     uint64_t read, write; /* linear page address, or JIT_L0_NONE */
     uint64_t addend;      /* host address - linear address */

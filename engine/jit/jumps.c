@@ -98,16 +98,16 @@ void jit_jumps_add(struct x86_vcpu *c, uint64_t rip, const struct jit_unit *u, b
         .rip = rip, .host = (uint64_t)(uintptr_t)jit_exec(j, u->entry)};
 }
 
-/* An index is made of a RIP's bits 1..14: of those only three depend on where
+/* An index is made of a RIP's bits 1..15: of those only four depend on where
  * the page is mapped. */
-_Static_assert(JIT_JUMPS == 1 << 14, "indexed by bits 1..14");
+_Static_assert(JIT_JUMPS == 1 << 15, "indexed by bits 1..15");
 
 static void remove_entry(struct jit *j, unsigned class, const struct jit_unit *u, uint32_t salt)
 {
     uint64_t entry = (uint64_t)(uintptr_t)jit_exec(j, u->entry);
     uint64_t offset = (uint64_t)u->host & ~PAGE_MASK;
 
-    for (uint64_t page = 0; page < 8; page++) {
+    for (uint64_t page = 0; page < 16; page++) {
         struct jit_jump *at = slot(j, class, offset | page << 12, salt);
         if (at->host == entry)
             make_empty(at);
