@@ -116,7 +116,7 @@ enum fill_result tlb_fill(struct x86_vcpu *c, enum tlb_class class, gva_t gva,
     e = &t->table[tlb_index(t, gva)];
     if ((e->flags & TLBE_FILLED) && e->read != NO_PAGE) {
         if (c->vm->deterministic && (e->read != page || e->addend != addend))
-            tlb_tell_dropped(c);
+            tlb_tell_dropped(c, true);
         if (e->read != page)
             note_eviction(c, t);
     }

@@ -230,11 +230,12 @@ static inline const struct itlb_entry *x86_fetch_page(struct x86_vcpu *c, gva_t 
     return x86_fetch_translate(c, gva);
 }
 
-/* The engine may remember data translations that are valid no longer. */
-static inline void tlb_tell_dropped(struct x86_vcpu *c)
+/* The engine may remember data translations that are valid no longer. (Engines of
+ * deterministic machines have to agree on when page tables are walked.) */
+static inline void tlb_tell_dropped(struct x86_vcpu *c, bool global_too)
 {
     if (c->engine_ops && c->engine_ops->tlb_dropped)
-        c->engine_ops->tlb_dropped(c);
+        c->engine_ops->tlb_dropped(c, global_too || c->vm->deterministic);
 }
 
 /* ---- walks (walk.c) ---- */

@@ -151,7 +151,7 @@ static void slot_switched(struct x86_vcpu *c)
         s->drop_pending = false;
         tell_fetch_dropped(c, true, 0, false);
     }
-    tlb_tell_dropped(c);
+    tlb_tell_dropped(c, false);
 }
 
 /* ---- invalidation ---- */
@@ -231,7 +231,7 @@ static void slot_flush(struct x86_vcpu *c, struct tlb_slot *s, enum tlb_drop dro
     if (v.local || v.global)
         tell_fetch_dropped(c, true, 0, v.global);
     if (s == &c->mmu->slot[c->mmu->current])
-        tlb_tell_dropped(c);
+        tlb_tell_dropped(c, drop & DROP_GLOBAL);
 }
 
 /* Told once, when all is done: an engine may look at the page tables, and keep
@@ -244,7 +244,7 @@ static void slots_flush(struct x86_vcpu *c, enum tlb_drop drop)
         slot_empty(c, &c->mmu->slot[s], drop, &v);
     if (v.local || v.global)
         tell_fetch_dropped(c, true, 0, v.global);
-    tlb_tell_dropped(c);
+    tlb_tell_dropped(c, drop & DROP_GLOBAL);
 }
 
 /* Is gva in the large page that flags is a fragment of? */
@@ -332,7 +332,7 @@ static void tell_page_dropped(struct x86_vcpu *c, gva_t gva, const struct void_f
 {
     if (v->local || v->global)
         tell_fetch_dropped(c, v->large, gva & PAGE_MASK, v->global);
-    tlb_tell_dropped(c);
+    tlb_tell_dropped(c, true);
 }
 
 /* May a global translation of gva be in that slot? */
@@ -434,7 +434,7 @@ void x86_tlb_revoke_writes(struct x86_vcpu *c)
                 e->write = NO_PAGE;
         }
     }
-    tlb_tell_dropped(c);
+    tlb_tell_dropped(c, true);
 }
 
 void x86_tlb_revoke_page(struct x86_vcpu *c, const uint8_t *host)
@@ -448,7 +448,7 @@ void x86_tlb_revoke_page(struct x86_vcpu *c, const uint8_t *host)
                 revoke(e);
         }
     }
-    tlb_tell_dropped(c);
+    tlb_tell_dropped(c, true);
 }
 
 void x86_pkru_changed(struct x86_vcpu *c)

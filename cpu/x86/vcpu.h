@@ -197,10 +197,11 @@ struct x86_engine_ops {
      * They may be called out of a fill, with guest vector state in the host. */
 
     /* Data translations that were found in the TLB since the last such call may be
-     * gone, narrower, or another address space's: all classes, the current slot.
+     * gone, narrower, or another address space's: all classes, the current slot; of
+     * global pages only if global_too.
      * A valid entry that made room for another is told of in deterministic
      * machines only: there engines have to agree on when page tables are walked. */
-    void (*tlb_dropped)(struct x86_vcpu *c);
+    void (*tlb_dropped)(struct x86_vcpu *c, bool global_too);
     /* Translations for instruction fetch of the current slot: all, or that of one
      * page; of global pages only if global_too. Called only where such a
      * page may have been fetched from; entries that made room for others as above.

@@ -133,6 +133,9 @@ __attribute__((naked)) void jit_call_link(void)
  * JIT_MISS_ONCE_BIT that is 18 bytes behind, and at 13 goes on what may be done
  * once, the addend in rax.
  */
+_Static_assert((int)L0_LOCAL == (int)TLBE_GLOBAL && offsetof(struct tlb_entry, flags) == 24,
+               "as jit_miss has it");
+
 __attribute__((naked)) void jit_miss(void)
 {
     __asm__ volatile(
@@ -160,7 +163,11 @@ __attribute__((naked)) void jit_miss(void)
         "movzwl %%cx, %%ecx\n\t"
         "mov %%ecx, %%ebx\n\t"
         "shr %[class_shift], %%ebx\n\t"
-        "movb $1, 40+%c[used](%%rsp, %%rbx)\n\t"
+        "mov 24(%%rdx), %%esi\n\t" /* L0_ANY, and L0_LOCAL if not TLBE_GLOBAL */
+        "not %%esi\n\t"
+        "and $2, %%esi\n\t"
+        "or $1, %%esi\n\t"
+        "or %%sil, 40+%c[used](%%rsp, %%rbx)\n\t"
         "lea 40+%c[l0](%%rsp, %%rcx), %%rcx\n\t"
         "mov 0(%%rdx), %%rbx\n\t"
         "test $1, %%bl\n\t"

@@ -389,9 +389,9 @@ static void jit_end_block(struct x86_vcpu *c)
         interp_end_block(c);
 }
 
-static void jit_tlb_dropped(struct x86_vcpu *c)
+static void jit_tlb_dropped(struct x86_vcpu *c, bool global_too)
 {
-    jit_l0_clear(jit_of(c));
+    jit_l0_clear(jit_of(c), global_too);
 }
 
 static void jit_fetch_dropped(struct x86_vcpu *c, bool all, gva_t page, bool global_too)
@@ -504,12 +504,11 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
     j->next_generation = 3;
     j->generation[0] = 1;
     j->generation[1] = j->slot_generation[0] = 2;
-    for (unsigned k = 0; k < TLB_CLASSES; k++) {
-        j->l0_used[k] = 1;
-    }
+    for (unsigned k = 0; k < TLB_CLASSES; k++)
+        j->l0_used[k] = L0_ANY;
     jit_jumps_init(j);
     j->l0_none = JIT_L0_NONE;
-    jit_l0_clear(j);
+    jit_l0_clear(j, true);
     jit_perf_open(c);
     c->has_jit = true;
     return 0;

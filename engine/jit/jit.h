@@ -47,6 +47,12 @@ struct jit_l0 {
  * addend is added: the host's processor refuses them, and fault.c sees to it. */
 #define JIT_L0_NONE 0x4000000000000000ull
 
+/* What is in a class's L0. */
+enum jit_l0_used {
+    L0_ANY = 1 << 0,
+    L0_LOCAL = 1 << 1, /* the place of TLBE_GLOBAL: pages that are not */
+};
+
 /* A place in the code that has so many of the last so many L0 misses, and in so
  * short a time each, looks into the TLB from then on. */
 #define JIT_MISS_COUNTERS 1024
@@ -195,7 +201,7 @@ struct jit {
     uint8_t nothing[64];  /* what an access under an empty mask does not touch */
     uint32_t jump_salt[TLB_CLASSES]; /* xor'ed into a RIP before it is an index */
     uint32_t generation[2]; /* of global and of other pages' fetch translations */
-    uint8_t l0_used[4];     /* by class: something is in l0[] */
+    uint8_t l0_used[4];     /* by class: enum jit_l0_used */
     uint64_t l0_none;       /* JIT_L0_NONE */
     /* How often L0 misses of late, by place in the code: see site.c. */
     uint16_t misses[JIT_MISS_COUNTERS];
@@ -282,7 +288,7 @@ void jit_forget_blocks(struct x86_vcpu *c);
 void jit_kill(struct jit *j, struct jit_unit *u);
 /* Lines of a page that units were made from: enum as ram_block.code_lines. */
 uint64_t jit_page_lines(struct x86_vcpu *c, const uint8_t *page);
-void jit_l0_clear(struct jit *j);
+void jit_l0_clear(struct jit *j, bool global_too);
 /* The same of many units at once: is_leaving is set in all of them. */
 void jit_take_out(struct jit *j, struct jit_unit *u);
 

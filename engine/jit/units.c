@@ -291,11 +291,11 @@ void jit_take_out(struct jit *j, struct jit_unit *u)
 
 /* ---- forgetting ---- */
 
-void jit_l0_clear(struct jit *j)
+void jit_l0_clear(struct jit *j, bool global_too)
 {
     j->l0_clears++;
     for (unsigned k = 0; k < TLB_CLASSES; k++) {
-        if (!j->l0_used[k])
+        if (!(j->l0_used[k] & (global_too ? L0_ANY : L0_LOCAL)))
             continue;
         for (unsigned n = 0; n < JIT_L0_SLOTS; n++)
             j->l0[k][n].read = j->l0[k][n].write = JIT_L0_NONE;

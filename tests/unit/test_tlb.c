@@ -26,15 +26,16 @@ static struct region memory;
 /* ---- an engine that writes down what it is told ---- */
 
 static struct {
-    unsigned dropped, all, pages, switches;
+    unsigned dropped, dropped_global, all, pages, switches;
     bool global_too;
     gva_t page;
     unsigned slot;
 } told;
 
-static void note_tlb(struct x86_vcpu *cpu)
+static void note_tlb(struct x86_vcpu *cpu, bool global_too)
 {
     told.dropped++;
+    told.dropped_global += global_too;
 }
 
 static void note_fetch(struct x86_vcpu *cpu, bool all, gva_t page, bool global_too)
@@ -334,6 +335,7 @@ static void test_global_and_pcids(void **state)
     assert_false(hits(own));
     assert_true(fetch_hits(global));
     assert_false(told.global_too);
+    assert_int_equal(told.dropped_global, 0);
     expect_told(1, 1, 0, 0);
     touch(own);
     /* There and back, nothing lost. */
@@ -345,12 +347,14 @@ static void test_global_and_pcids(void **state)
     x86_load_cr3(c, PML4 | BIT(63));
     assert_true(hits(own));
     assert_true(hits(global));
+    assert_int_equal(told.dropped_global, 0);
     expect_told(1, 0, 0, 1);
     /* INVLPG of a global page works in other PCIDs too, and the engine hears of it
      * at once, since what it knows of global pages is of all PCIDs. */
     x86_load_cr3(c, PML4 | 5 | BIT(63));
     forget_told();
     x86_tlb_flush_page(c, global);
+    assert_int_equal(told.dropped_global, 1);
     assert_int_equal(told.page, global);
     assert_true(told.global_too);
     expect_told(1, 0, 1, 0);
