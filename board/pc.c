@@ -309,6 +309,7 @@ static int pc_start(void *board, struct error *err)
     if (!pc->kernel)
         return 0;
     board_post(pc, &handoff.rsdp);
+    handoff.text_screen = post_vga(pc);
     pc_memory_map(pc, &map);
     return boot_kernel_load(pc->kernel, pc->vm, pc->cpu[0], &handoff, err);
 }

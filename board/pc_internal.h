@@ -162,4 +162,9 @@ void board_rom_fill(uint8_t *rom);
  * *rsdp: where the ACPI tables start. */
 void board_post(struct pc *pc, gpa_t *rsdp);
 
+/* ---- post_vga.c ---- */
+
+/* A text screen of 80 x 25 characters; false: there is no display adapter. */
+bool post_vga(struct pc *pc);
+
 #endif

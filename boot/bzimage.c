@@ -41,6 +41,11 @@ enum setup_header {
 
 enum zero_page {
     ZP_EXT_MEM_K = 0x02,
+    ZP_VIDEO_MODE = 0x06,
+    ZP_VIDEO_COLUMNS = 0x07,
+    ZP_VIDEO_LINES = 0x0e,
+    ZP_VIDEO_IS_VGA = 0x0f,
+    ZP_VIDEO_POINTS = 0x10,
     ZP_OLD_CL_MAGIC = 0x20,
     ZP_OLD_CL_OFFSET = 0x22,
     ZP_ACPI_RSDP = 0x70,
@@ -104,6 +109,16 @@ static int bzimage_probe(struct boot_kernel *k, struct error *err)
                          i->name, (unsigned long long)i->bytes,
                          (unsigned long long)(setup_bytes + wanted));
     return 1;
+}
+
+/* What INT 10H would have told the kernel's own real-mode code. */
+static void zero_page_screen(uint8_t *zp)
+{
+    zp[ZP_VIDEO_MODE] = 3;
+    zp[ZP_VIDEO_COLUMNS] = 80;
+    zp[ZP_VIDEO_LINES] = 25;
+    zp[ZP_VIDEO_IS_VGA] = 1;
+    le16_put(zp + ZP_VIDEO_POINTS, 16);
 }
 
 static void zero_page_memory(struct boot_target *t, uint8_t *zp)
@@ -249,6 +264,8 @@ static int bzimage_load(struct boot_kernel *k, struct boot_target *t, struct err
     zp[HDR_LOADER] = LOADER_UNDEFINED;
     le32_put(zp + HDR_CODE32_START, LOAD_ADDRESS);
     zero_page_memory(t, zp);
+    if (t->text_screen)
+        zero_page_screen(zp);
     if (version >= 0x20e)
         le64_put(zp + ZP_ACPI_RSDP, t->rsdp);
 

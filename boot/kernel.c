@@ -144,6 +144,7 @@ int boot_kernel_load(struct boot_kernel *k, struct vm *vm, struct x86_vcpu *cpu,
         .cpu = cpu,
         .map = handoff->map,
         .rsdp = handoff->rsdp,
+        .text_screen = handoff->text_screen,
         .info_next = BOOT_INFO,
     };
 

@@ -34,7 +34,8 @@ struct boot_kernel_config {
 /* What the board has to say to a kernel. */
 struct boot_handoff {
     const struct memory_map *map;
-    gpa_t rsdp; /* 0: none */
+    gpa_t rsdp;       /* 0: none */
+    bool text_screen; /* a VGA shows 80 x 25 characters, the cursor at the top */
 };
 
 /* Opens the files and tells what they are. */

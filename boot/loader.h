@@ -58,6 +58,7 @@ struct boot_target {
     struct x86_vcpu *cpu;
     const struct memory_map *map;
     gpa_t rsdp;
+    bool text_screen;
     gpa_t info_next; /* first free byte of the information area */
 };
 

@@ -274,3 +274,9 @@ struct display_source vga_source(struct vga *v)
 {
     return (struct display_source){vga_kind, vga_render, vga_text, v};
 }
+
+const uint8_t *vga_rom(const struct vga *v, uint64_t *bytes)
+{
+    *bytes = v->rom ? v->rom->bytes : 0;
+    return v->rom ? v->rom->host : NULL;
+}

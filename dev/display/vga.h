@@ -33,6 +33,8 @@ struct vga;
 
 struct vga *vga_create(struct vm *vm, struct pci_bus *bus, const struct vga_config *config,
                        struct error *err);
+/* The video BIOS; NULL: there is none. */
+const uint8_t *vga_rom(const struct vga *v, uint64_t *bytes);
 struct display_source vga_source(struct vga *v);
 
 #endif

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from harness import Failure, Machine, dialogue
+from harness import Failure, Machine, dialogue, fetch, guest, initramfs
 from screen import Screen, set_size
 
 
@@ -32,10 +32,10 @@ class Shown:
             self.machine.rest(0.1)
 
 
-def start(*more, columns=80, rows=25):
-    m = Machine([("firmware", "bios"), ("memory", "64M"), ("display", "terminal"), *more])
-    set_size(m.master, columns, rows)
-    return m, Shown(m, columns, rows)
+def start(options):
+    m = Machine([*options, ("display", "terminal")])
+    set_size(m.master, 80, 25)
+    return m, Shown(m)
 
 
 def after(m, shown):
@@ -97,5 +97,23 @@ def stopped(m):
     after(m, SHOWN)
 
 
-MACHINE, SHOWN = start()
-dialogue(MACHINE, {"menu": menu, "killed": killed, "crash": crash, "stopped": stopped}[sys.argv[1]])
+def linux(m):
+    """A kernel that is started directly has a text screen and a keyboard."""
+    SHOWN.wait("vireo:~#", 120)
+    m.send("echo $((6 * 7))'<>|\\_'\r")
+    SHOWN.wait("42<>|\\_")
+    m.send("echo wrong\x1b[1;5D\x1b[Hx\x7f\x1b[F\x7f\x7f\x7f\x7f\x7f'ri''ght'\r")
+    SHOWN.wait("right")
+    m.send("\x03poweroff -f\r")
+    m.exits(0)
+    after(m, SHOWN)
+
+
+WAYS = {"menu": menu, "killed": killed, "crash": crash, "stopped": stopped, "linux": linux}
+OPTIONS = [("firmware", "bios"), ("memory", "64M")]
+if sys.argv[1] == "linux":
+    fetch("cloud", "busybox")
+    OPTIONS = [("kernel", guest("vmlinuz-cloud")), ("initrd", initramfs()), ("memory", "256M"),
+               ("append", "console=tty0")]
+MACHINE, SHOWN = start(OPTIONS)
+dialogue(MACHINE, WAYS[sys.argv[1]])
