@@ -19,6 +19,10 @@ enum { LOCKSTEP_REFERENCE, LOCKSTEP_TESTED, LOCKSTEP_SIDES };
 
 struct lockstep_config {
     struct pc_config board; /* engine and back ends are filled in */
+    /* Whose disks each machine opens for itself, writes kept apart and gone at the
+     * end; NULL: none. What is written is not in a saved state: with a disk that is
+     * written to there must be no checkpoints. */
+    const struct cli_options *disks;
     const struct x86_engine_ops *engine[LOCKSTEP_SIDES];
     uint64_t seed;
     bool no_reboot;

@@ -49,7 +49,9 @@ static int side_create(struct lockstep *l, struct lockstep_side *s, unsigned whi
         return -ENOMEM;
     board.engine = config->engine[which];
     board.com[0] = s->serial;
-    r = pc_create(s->vm, &board, &s->pc, err);
+    r = config->disks ? cli_disks_open(&s->disks, config->disks, true, s->vm, &board, err) : 0;
+    if (!r)
+        r = pc_create(s->vm, &board, &s->pc, err);
     if (!r && state.used)
         r = vm_state_load(s->vm, &state, err);
     for (size_t i = from->inputs; i < l->input.count && !r; i++)
@@ -88,6 +90,7 @@ void lockstep_pair_destroy(struct lockstep_pair *p)
 
         if (s->serial)
             char_destroy(s->serial); /* its timer is the machine's */
+        cli_disks_close(&s->disks);
         vm_destroy(s->vm);
     }
     memset(p, 0, sizeof *p);

@@ -49,7 +49,7 @@ struct cli_options {
     const char *cpu;
     const char *serial;
     const char *display;
-    const char *vga;        /* NULL: not said */
+    const char *vga; /* NULL: not said */
     const char *screenshot;
     struct cli_list device;
     struct cli_list disk;

@@ -65,10 +65,12 @@ void ag_build(struct harness *h)
     add_memory(h, w);
     for (unsigned n = 0; n < 2; n++) {
         w->shim[n] = shim_create(bytes[n]);
-        for (uint64_t i = 0; i < bytes[n] && !old; i++)
-            w->shim[n]->bytes[i] = (uint8_t)(harness_random(&seed) >> 24);
-        if (old)
+        for (uint64_t i = 0; i < bytes[n] && !old; i += 8)
+            le64_put(w->shim[n]->bytes + i, harness_random(&seed));
+        if (old) {
             memcpy(w->shim[n]->bytes, old->shim[n]->bytes, bytes[n]);
+            memcpy(w->shim[n]->fault, old->shim[n]->fault, sizeof old->shim[n]->fault);
+        }
         w->disk[n] = disk_create(h->vm, &w->shim[n]->layer, "shim", NULL);
         assert_non_null(w->disk[n]);
         disk_set_serial(w->disk[n], n ? "CD" : "DISK");
@@ -78,6 +80,7 @@ void ag_build(struct harness *h)
         memcpy(w->ram->host, old->ram->host, AG_RAM_BYTES);
     h->dev[DEV_BUS] = pci_bus_create(h->vm, &port, NULL);
     pci_bus_set_router(h->dev[DEV_BUS], &router);
+    pci_bus_set_ecam(h->dev[DEV_BUS], AG_ECAM, 1 * MiB, true);
     h->dev[DEV_AHCI] = ahci_create(h->vm, h->dev[DEV_BUS], AG_DEVFN, &config, &err);
     if (!h->dev[DEV_AHCI])
         fail_msg("%s", err.text);

@@ -19,6 +19,7 @@ enum { DEV_BUS, DEV_AHCI };
 #define AG_RAM_BYTES (4 * MiB)
 #define AG_ROM 0x800000ull /* 64 KiB of ROM */
 #define AG_ABAR 0xF0000000ull
+#define AG_ECAM 0xB0000000ull
 #define AG_IDP 0xC000u
 #define AG_DISK_BYTES (1 * MiB)
 #define AG_CD_BYTES (256 * 1024)

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "cli/disks.h"
 #include "cli/options.h"
 
 static void sizes(void **state)
@@ -142,6 +143,48 @@ static void commands(void **state)
     assert_int_equal(o.command, CLI_VERSION);
 }
 
+static void disks(void **state)
+{
+    static struct cli_disk_spec d;
+    static const char *const wrong[] = {
+        "",         ",readonly",    "a,",          "a,cache=",     "a,cache=none2", "a,bus=nvme",
+        "a,serial", "a,readonly=1", "a,snapshot=", "a,serial=",    "a,b",           "a,cache",
+        "a,,,",     "a,serial=\x01", "a,serial=123456789012345678901",
+    };
+    struct cli_options o;
+    struct error err;
+
+    assert_int_equal(cli_disk_parse("disk.img", &d, &err), 0);
+    assert_string_equal(d.path, "disk.img");
+    assert_int_equal(d.cache, DISK_WRITEBACK);
+    assert_false(d.readonly || d.snapshot || d.serial[0]);
+    assert_int_equal(cli_disk_parse("a,,b=c,cache=none,readonly,snapshot,bus=ahci,serial=x y", &d,
+                                    &err),
+                     0);
+    assert_string_equal(d.path, "a,b=c");
+    assert_string_equal(d.serial, "x y");
+    assert_int_equal(d.cache, DISK_NONE);
+    assert_true(d.readonly && d.snapshot);
+    assert_int_equal(cli_disk_parse("a,cache=unsafe", &d, &err), 0);
+    assert_int_equal(d.cache, DISK_UNSAFE);
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        err.text[0] = '\0';
+        if (cli_disk_parse(wrong[i], &d, &err) != -EINVAL || !err.text[0] ||
+            strchr(err.text, '\n'))
+            fail_msg("'%s' is taken, or told with '%s'", wrong[i], err.text);
+    }
+    /* An image alone is booted from. */
+    assert_int_equal(PARSE(&o, &err, "run", "disk.img", "--cdrom", "a.iso", "--disk", "b,,c"), 0);
+    assert_string_equal(o.firmware, "bios");
+    assert_int_equal(o.disk.count, 2);
+    assert_string_equal(o.disk.item[1], "b,,c");
+    assert_int_equal(o.cdrom.count, 1);
+    assert_int_equal(PARSE(&o, &err, "run", "--kernel", "k", "disk.img"), 0);
+    assert_null(o.firmware);
+    assert_int_equal(PARSE(&o, &err, "run", "1", "2", "3", "4", "5", "6", "7"), -E2BIG);
+    assert_int_equal(PARSE(&o, &err, "run", "a,foo"), -EINVAL);
+}
+
 static void mistakes(void **state)
 {
     struct cli_options o;
@@ -187,7 +230,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes),    cmocka_unit_test(defaults), cmocka_unit_test(everything),
-        cmocka_unit_test(commands), cmocka_unit_test(mistakes), cmocka_unit_test(lists_are_bounded),
+        cmocka_unit_test(commands), cmocka_unit_test(disks), cmocka_unit_test(mistakes), cmocka_unit_test(lists_are_bounded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
