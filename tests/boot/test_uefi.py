@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """OVMF from the reset vector to its shell on the serial line.
 
-usage: test_uefi.py shell|reset|variables
+usage: test_uefi.py shell|reset|variables|linux
 
 shell: what the firmware found: PCI, ACPI, SMBIOS, memory; reset: the shell's
 reset brings it all back; variables: one that is set is there after the machine
-was started anew, and where a second machine cannot have the same file. Skipped
-(77) where OVMF is not installed.
+was started anew, and where a second machine cannot have the same file; linux: a
+kernel and its initramfs, from a FAT volume on AHCI by the firmware's services,
+to its shell. Skipped (77) where OVMF is not installed.
 """
 
 import os
@@ -14,7 +15,8 @@ import re
 import sys
 import tempfile
 
-from harness import Failure, Machine, WITH_QEMU, dialogue
+from fat import fat_image
+from harness import (Failure, Machine, WITH_QEMU, dialogue, fetch, guest, initramfs, no_complaints)
 
 VARS = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 # The shell colours what it writes and moves the cursor between lines.
@@ -115,12 +117,46 @@ def variables(vars_file):
     dialogue(Machine(options), second)
 
 
+def linux(directory):
+    def talk(m):
+        m.expect(r"Run /init as init process", PATIENT)
+        m.expect(r"vireo:~# ", 120)
+        output, _ = m.command_output("dmesg | grep -E ' efi: |ACPI: (RSDP|XSDT|FACP|MCFG)|MMCONFIG'")
+        for pattern in (r"efi: EFI v2\.\d+ by", r"ACPI: RSDP .*VIREO", r"MCFG .*VIREO",
+                        r"MMCONFIG .* at \[mem 0x"):
+            if not re.search(pattern, output):
+                raise Failure("no %r in %s" % (pattern, output))
+        output, _ = m.command_output("ls /sys/firmware/efi; cat /sys/firmware/efi/fw_platform_size")
+        if "runtime" not in output or "64" not in output:
+            raise Failure("/sys/firmware/efi: %r" % output)
+        output, _ = m.command_output("grep -c ^processor /proc/cpuinfo")
+        if output.strip() != "2":
+            raise Failure("processors: %r" % output)
+        no_complaints(m)
+        m.send("poweroff -f\n")
+        m.exits(0)
+
+    fetch("cloud", "busybox")
+    disk = os.path.join(directory, "esp.img")
+    with open(guest("vmlinuz-cloud"), "rb") as kernel, open(initramfs(), "rb") as image:
+        fat_image(disk, {
+            "LINUX.EFI": kernel.read(),
+            "INITRD.GZ": image.read(),
+            "STARTUP.NSH": b"fs0:\r\nlinux.efi initrd=\\initrd.gz console=ttyS0\r\n",
+        }, 64)
+    dialogue(Machine([("firmware", "uefi"), ("disk", disk), ("memory", "512M"), ("cpus", "2")]),
+             talk)
+
+
 if not os.path.exists(VARS):
     print("OVMF is not installed")
     sys.exit(77)
-if sys.argv[1] == "variables":
+if sys.argv[1] in ("variables", "linux"):
     with tempfile.TemporaryDirectory() as directory:
-        variables(os.path.join(directory, "vars.fd"))
+        if sys.argv[1] == "variables":
+            variables(os.path.join(directory, "vars.fd"))
+        else:
+            linux(directory)
 else:
     dialogue(Machine([("firmware", "uefi"), ("memory", "256M")]),
              {"shell": shell, "reset": reset}[sys.argv[1]])
