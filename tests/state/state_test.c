@@ -15,7 +15,7 @@
  *    --engine NAME[,NAME] before all that: the engine (auto); with two of them the
  *    machines compared run on different ones, and `hop` goes from one to the other
  *
- *    GUEST: linux or bios. VIREO_GUESTS: the directory with vmlinuz-cloud and
+ *    GUEST: linux, bios or uefi. VIREO_GUESTS: the directory with vmlinuz-cloud and
  *    initramfs.cpio.gz (build/guests). Exit status 77: the guest is not there.
  *
  * Threading: one; the load are processes of their own.
@@ -30,6 +30,7 @@
 
 #include "backend/char/char.h"
 #include "board/pc.h"
+#include "boot/firmware.h"
 #include "cpu/x86/vcpu.h"
 #include "engine/engine.h"
 #include "vm/vm.h"
@@ -65,6 +66,12 @@ static const struct char_script_event bios_script[] = {
     {1500 * NS_PER_MS, "x"},
 };
 
+/* ESC to the shell, which then writes a variable. */
+static const struct char_script_event uefi_script[] = {
+    {2100 * NS_PER_MS, "\033"},
+    {2300 * NS_PER_MS, "setvar Vireo -guid 9d4a8c1e-1b6d-4a54-9f0c-6a4e3b1f2d10 -nv -bs =0x11\r"},
+};
+
 static const struct guest guests[] = {
     {
         .name = "linux",
@@ -87,6 +94,17 @@ static const struct guest guests[] = {
         .script = bios_script,
         .script_length = ARRAY_SIZE(bios_script),
         .said = "SeaBIOS",
+    },
+    {
+        /* Its variables are in flash: written all through the boot. */
+        .name = "uefi",
+        .firmware = "uefi",
+        .memory = 128 * MiB,
+        .boot_ns = 2600 * NS_PER_MS,
+        .future_ns = 60 * NS_PER_MS,
+        .script = uefi_script,
+        .script_length = ARRAY_SIZE(uefi_script),
+        .said = "EDK II",
     },
 };
 
@@ -608,6 +626,10 @@ int main(int argc, char **argv)
     for (size_t i = 0; argc > 2 && i < ARRAY_SIZE(guests); i++)
         if (!strcmp(argv[2], guests[i].name))
             g = &guests[i];
+    if (g && firmware_is_uefi(g->firmware) && access(UEFI_VARS_PATH, R_OK)) {
+        printf("no %s: the package ovmf has it\n", UEFI_VARS_PATH);
+        return SKIPPED;
+    }
     if (g && argc == 6 && !strcmp(argv[1], "future"))
         check_future(g, e, (unsigned)number(argv[3], VM_MAX_VCPUS),
                      (unsigned)number(argv[4], MAX_POINTS), number(argv[5], UINT64_MAX));
