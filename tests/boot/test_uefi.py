@@ -129,6 +129,14 @@ def linux(directory):
         output, _ = m.command_output("ls /sys/firmware/efi; cat /sys/firmware/efi/fw_platform_size")
         if "runtime" not in output or "64" not in output:
             raise Failure("/sys/firmware/efi: %r" % output)
+        # The root ports as the firmware numbered them, and their MSIs.
+        output, _ = m.command_output("dmesg | grep -E '1c.[01]: PCI bridge to|bridge config'")
+        for pattern in (r"1c\.0: PCI bridge to \[bus 01", r"1c\.1: PCI bridge to \[bus 02"):
+            if not re.search(pattern, output) or "invalid" in output:
+                raise Failure("no %r in %s" % (pattern, output))
+        output, _ = m.command_output("cat /proc/interrupts /sys/bus/pci/devices/0000:00:1c.0/class")
+        if "PCI-MSI" not in output or "0x060400" not in output:
+            raise Failure("no MSI of the root ports: %s" % output)
         output, _ = m.command_output("grep -c ^processor /proc/cpuinfo")
         if output.strip() != "2":
             raise Failure("processors: %r" % output)
@@ -144,8 +152,8 @@ def linux(directory):
             "INITRD.GZ": image.read(),
             "STARTUP.NSH": b"fs0:\r\nlinux.efi initrd=\\initrd.gz console=ttyS0\r\n",
         }, 64)
-    dialogue(Machine([("firmware", "uefi"), ("disk", disk), ("memory", "512M"), ("cpus", "2")]),
-             talk)
+    dialogue(Machine([("firmware", "uefi"), ("disk", disk), ("memory", "512M"), ("cpus", "2"),
+                      ("device", "root-ports,count=2")]), talk)
 
 
 if not os.path.exists(VARS):
