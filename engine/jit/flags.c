@@ -237,8 +237,17 @@ static unsigned recipe_kind(const struct tr *t, const struct x86_decode *d)
     }
 }
 
-static bool writes_register(const struct x86_decode *d, int guest)
+bool is_string(const struct x86_decode *d)
 {
+    return d->z.meta.category == ZYDIS_CATEGORY_STRINGOP ||
+           d->z.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+}
+
+bool tr_writes(const struct x86_decode *d, unsigned guest)
+{
+    /* Their operands are memory alone. */
+    if (is_string(d) && (guest == X86_RSI || guest == X86_RDI || guest == X86_RCX))
+        return true;
     for (unsigned n = 0; n < d->z.operand_count; n++) {
         const ZydisDecodedOperand *o = &d->op[n];
         ZydisRegisterClass class;
@@ -248,16 +257,10 @@ static bool writes_register(const struct x86_decode *d, int guest)
         class = ZydisRegisterGetClass(o->reg.value);
         if ((class == ZYDIS_REGCLASS_GPR8 || class == ZYDIS_REGCLASS_GPR16 ||
              class == ZYDIS_REGCLASS_GPR32 || class == ZYDIS_REGCLASS_GPR64) &&
-            (int)(x86_reg_offset(o->reg.value) / 8) == guest)
+            x86_reg_offset(o->reg.value) / 8 == guest)
             return true;
     }
     return false;
-}
-
-static bool is_string(const struct x86_decode *d)
-{
-    return d->z.meta.category == ZYDIS_CATEGORY_STRINGOP ||
-           d->z.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
 }
 
 /* A recipe for the instruction in hand, if it holds as long as its flags do and
@@ -281,8 +284,8 @@ struct recipe recipe_plan(struct tr *t)
         b = plain_register(d, 1);
     for (unsigned m = t->k + 1; m <= t->end; m++) {
         bool changes = m < t->end && r.kind != RECIPE_INPUT &&
-                       (writes_register(&s->d[m], a) ||
-                        (b >= 0 && writes_register(&s->d[m], b)));
+                       (tr_writes(&s->d[m], (unsigned)a) ||
+                        (b >= 0 && tr_writes(&s->d[m], (unsigned)b)));
         /* Whoever looks at them looks before m changes a register, unless m has
          * more than one access. */
         if (s->live[m] && (is_changed || (changes && is_string(&s->d[m]))))
@@ -322,12 +325,12 @@ struct recipe recipe_for_loop(const struct tr *t, unsigned edge)
     if (r.kind == RECIPE_AGAIN || r.kind == RECIPE_ADD || r.kind == RECIPE_SUB)
         b = plain_register(&s->d[k], 1);
     for (unsigned m = k + 1; m <= edge; m++) {
-        if (writes_register(&s->d[m], a) || (b >= 0 && writes_register(&s->d[m], b)))
+        if (tr_writes(&s->d[m], (unsigned)a) || (b >= 0 && tr_writes(&s->d[m], (unsigned)b)))
             return none;
     }
     for (unsigned m = 0; m < t->loop; m++) {
-        bool changes = writes_register(&s->d[m], a) ||
-                       (b >= 0 && writes_register(&s->d[m], b));
+        bool changes = tr_writes(&s->d[m], (unsigned)a) ||
+                       (b >= 0 && tr_writes(&s->d[m], (unsigned)b));
         if (s->live[m] && (is_changed || (changes && is_string(&s->d[m]))))
             return none;
         if (s->use[m] & (FLAGS_KILL | FLAGS_PASS))

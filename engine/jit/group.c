@@ -24,23 +24,6 @@ struct access {
     unsigned size;
 };
 
-static bool writes_guest(const struct x86_decode *d, unsigned guest)
-{
-    for (unsigned n = 0; n < d->z.operand_count; n++) {
-        const ZydisDecodedOperand *o = &d->op[n];
-        ZydisRegisterClass class;
-        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
-            !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-            continue;
-        class = ZydisRegisterGetClass(o->reg.value);
-        if ((class == ZYDIS_REGCLASS_GPR8 || class == ZYDIS_REGCLASS_GPR16 ||
-             class == ZYDIS_REGCLASS_GPR32 || class == ZYDIS_REGCLASS_GPR64) &&
-            x86_reg_offset(o->reg.value) / 8 == guest)
-            return true;
-    }
-    return false;
-}
-
 static bool is_near_call(const struct x86_decode *d)
 {
     return d->z.mnemonic == ZYDIS_MNEMONIC_CALL &&
@@ -130,7 +113,7 @@ static bool moves(const struct x86_decode *d, unsigned guest, int32_t *by)
     default:
         break;
     }
-    return !writes_guest(d, guest);
+    return !tr_writes(d, guest);
 }
 
 /* Is base known behind instruction k? It may move. */

@@ -103,8 +103,11 @@ static uint32_t emit_tlb_check(struct tr *t, unsigned base, int32_t disp, unsign
 {
     struct emit *e = &t->e;
 
-    emit_lea(e, T0, rm_mem(base, disp));
-    if (base == T1)
+    if (t->ea_again)
+        emit_ea(t, T0);
+    else
+        emit_lea(e, T0, rm_mem(base, disp));
+    if (base == T1 && !t->ea_again)
         emit_store(e, JIT_RM(saved_t1), T1);
     emit_lea(e, T1, rm_mem(T0, (int32_t)size - 1));
     emit_rm_imm(e, OP_W | 0xc1, 5, rm_reg(T0), 1); /* shr T0, 12 - 5 */
@@ -125,7 +128,9 @@ static void emit_tlb_addend(struct tr *t, unsigned base, enum way way)
 
     if (way == WAY_TRIAL)
         emit_measure(t);
-    if (base == T1)
+    if (t->ea_again)
+        emit_ea(t, T1);
+    else if (base == T1)
         emit_load(e, T1, JIT_RM(saved_t1));
     emit_load(e, T0, rm_mem(T0, (int32_t)offsetof(struct tlb_entry, addend)));
 }
@@ -157,6 +162,7 @@ static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size,
     s->retry = retry;
     s->way = way;
     s->spilled = way != WAY_L0 && base == T1;
+    s->ea_again = t->ea_again;
     if (way == WAY_L0)
         emit_load(e, T0, L0_RM(class_of(t), slot, addend));
     else
@@ -300,6 +306,17 @@ void emit_ea(struct tr *t, unsigned to)
         emit_rm(e, OP_0F | 0xb7, to, rm_reg(to)); /* movzx to, to16 */
 }
 
+/* Is emit_ea one instruction that needs no scratch register? Then it may as well be
+ * repeated, which costs less than to keep its result. */
+static bool is_one_lea(const struct tr *t)
+{
+    const struct x86_insn *i = tr_insn(t);
+
+    return i->ea_shift == 0 && (i->base == X86_ZERO || host_of(t, i->base) != H_NONE) &&
+           (i->index == X86_ZERO || host_of(t, i->index) != H_NONE) &&
+           (i->base != X86_ZERO || i->index != X86_ZERO);
+}
+
 struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
 {
     const struct x86_insn *i = tr_insn(t);
@@ -334,8 +351,16 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
             disp = 0;
     } else {
         flags_clobber(t);
-        emit_ea(t, T1);
         disp = 0;
+        if (way != WAY_L0 && is_plain && t->is_64 && is_one_lea(t)) {
+            struct rm rm;
+            t->ea_again = true;
+            rm = check(t, T1, 0, size, is_write, slot_for(t, id), way);
+            t->ea_again = false;
+            t->j->stats.accesses++;
+            return rm;
+        }
+        emit_ea(t, T1);
         if (!is_plain && !t->is_64) {
             size_t last = is_write ? offsetof(struct x86_vcpu, seg_write_last)
                                    : offsetof(struct x86_vcpu, seg_read_last);

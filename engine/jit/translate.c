@@ -217,7 +217,10 @@ static void emit_miss_stub(struct tr *t, const struct jit_stub *s)
     struct emit *e = &t->e;
     uint32_t back;
 
-    if (s->spilled)
+    t->k = s->k;
+    if (s->ea_again)
+        emit_ea(t, T1);
+    else if (s->spilled)
         emit_load(e, T1, JIT_RM(saved_t1));
     emit_lea(e, T0, rm_mem(s->base, s->disp));
     emit_miss_call(t, s);

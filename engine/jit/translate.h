@@ -58,7 +58,8 @@ struct jit_stub {
     uint8_t flags; /* enum flags_at, when it is entered */
     uint8_t lent;  /* struct tr.lent, then */
     struct recipe recipe;
-    bool spilled;  /* STUB_MISS, STUB_GROUP: T1 is in saved_t1 */
+    bool spilled;  /* STUB_MISS, STUB_GROUP: T1 is in saved_t1.. */
+    bool ea_again; /* ..or can be computed again */
     uint8_t way;   /* enum way */
     uint8_t size, is_write, slot, class;
     uint8_t base;     /* STUB_MISS: linear address = base + disp */
@@ -138,6 +139,7 @@ struct tr {
     bool trusts_t1; /* nothing of the instruction in hand has used T1 yet */
     bool is_64, is_flat, is_counting;
     bool is_trial;
+    bool ea_again; /* the check computes the operand's address, once for itself */
     bool is_alone; /* the access in hand may not happen: no group begins with it */
     bool is_run;   /* the access in hand may be of more bytes than it says */
     bool failed; /* too many stubs */
@@ -217,6 +219,9 @@ void flags_to_host(struct tr *t);
 /* How the flags with which instruction `edge` goes to the loop's start can be made
  * again wherever somebody looks at them in the next turn. */
 struct recipe recipe_for_loop(const struct tr *t, unsigned edge);
+bool is_string(const struct x86_decode *d);
+/* Does the instruction write a general register, or a part of it? */
+bool tr_writes(const struct x86_decode *d, unsigned guest);
 /* Before and after an instruction that writes flags. */
 struct recipe recipe_plan(struct tr *t);
 void flags_written(struct tr *t, struct recipe recipe);
