@@ -65,6 +65,30 @@ static void link_stubs(struct tr *t, struct jit_link *l)
         new_stub(t, STUB_FIX, 0)->link = l;
 }
 
+/* Fetches may have changed, or the page is elsewhere now, where another follows. */
+void emit_guard(struct tr *t, struct jit_link *l)
+{
+    struct emit *e = &t->e;
+
+    emit_rm_imm(e, 0x81, 7, JIT_RM(generation), 4); /* cmp dword, never equal to 0 */
+    l->guard_disp = e->at - 4;
+    l->guard = e->at;
+    emit32(e, 0);
+    new_stub(t, STUB_LINK, emit_jcc(e, 5))->link = l;
+    if (t->is_64) {
+        emit8(e, 0x48); /* mov rax, imm64 */
+        emit8(e, 0xb8);
+        l->guard_rip = e->at;
+        emit64(e, 0);
+        emit_rm(e, OP_W | 0x3b, T0, RM_PAGE_RIP);
+    } else {
+        emit_rm_imm(e, 0x81, 7, RM_PAGE_RIP, 4);
+        l->guard_rip = e->at;
+        emit32(e, 0);
+    }
+    new_stub(t, STUB_LINK, emit_jcc(e, 5))->link = l;
+}
+
 void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
 {
     struct emit *e = &t->e;
@@ -78,11 +102,7 @@ void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
     if (is_backward)
         new_stub(t, STUB_LINK, emit_poll(t))->link = l;
     if (crosses(target)) {
-        emit_rm_imm(e, 0x81, 7, JIT_RM(generation), 4); /* cmp dword, never equal to 0 */
-        l->guard_disp = e->at - 4;
-        l->guard = e->at;
-        emit32(e, 0);
-        new_stub(t, STUB_LINK, emit_jcc(e, 5))->link = l;
+        emit_guard(t, l);
         emit_alu_imm(e, t->is_64 ? OP_W : 0, 0, RM_PAGE_RIP, target & (int32_t)PAGE_MASK);
         l->jump = emit_jmp(e);
         if (l->kind & LINK_FLAGS_LAZY)

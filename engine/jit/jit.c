@@ -17,6 +17,7 @@
 #include "engine/engine.h"
 #include "engine/interp/cache.h"
 #include "engine/interp/interp.h"
+#include "engine/jit/crossing.h"
 #include "engine/jit/translate.h"
 
 #define CACHE_BYTES (256 * MiB) /* of all processors */
@@ -258,6 +259,10 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
     struct jit_unit *u;
 
     leave_for_sanitizer(c);
+    if (l->kind & LINK_SECOND) {
+        const uint8_t *to = jit_crossing(c, l);
+        return to ? (uint64_t)(uintptr_t)to : leave_for(c, LEAVE_NO_UNIT);
+    }
     if (unlikely(rip + c->code_bias > c->code_span) && l->retired) {
         /* Not a place to go to: the branch itself has to find out. */
         const struct x86_insn *i = &l->from->insn[l->retired - 1];
@@ -283,7 +288,7 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
         u->key == ((l->from->key & ~(3u << KEY_CLASS_SHIFT)) |
                    (uint32_t)l->class << KEY_CLASS_SHIFT)) {
         jit_fetched_add(c, rip, page);
-        jit_link_to(c, l, u, is_shared(j, page));
+        jit_link_to(c, l, u, page_rip, is_shared(j, page));
     }
     return (uint64_t)(uintptr_t)jit_exec(j, u->entry);
 }
@@ -335,20 +340,30 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
         return not_now(j, b, TRY_ODD);
     key = jit_key(c);
     if (!u || u->key != key) {
-        const struct itlb_entry *page;
+        const struct itlb_entry *page, *second = NULL;
         /* Units come of hot blocks: of a lukewarm one there is none. */
         u = b->heat && b->heat < j->threshold && b->cached ? NULL : jit_find(j, b->host, key);
+        if (u && !jit_crosses_to(u, b->second_host))
+            return not_now(j, b, TRY_CROSSING);
         if (!u) {
-            if (!b->cached || b->second_host)
-                return not_now(j, b, b->cached ? TRY_CROSSING : TRY_UNCACHED);
+            if (!b->cached)
+                return not_now(j, b, TRY_UNCACHED);
             if (b->heat++ < j->threshold)
-                return not_now(j, b, TRY_COLD);
+                return not_now(j, b, b->second_host ? TRY_CROSSING : TRY_COLD);
             b->heat = 0;
+            if (b->second_host) {
+                gva_t next = (lin & PAGE_MASK) + PAGE_SIZE;
+                if (!(key & (KEY_FLAT | MODE_64)))
+                    return not_now(j, b, TRY_CROSSING);
+                second = x86_fetch_page(c, key & MODE_64 ? next : (uint32_t)next);
+                if (second->host != b->second_host)
+                    return not_now(j, b, TRY_CROSSING);
+            }
             page = x86_fetch_page(c, lin);
             if (!page->host)
                 return not_now(j, b, TRY_UNCACHED);
             jit_make_room(c);
-            u = jit_translate(c, lin, page, key);
+            u = jit_translate(c, lin, page, second, key);
             if (!u)
                 return not_now(j, b, TRY_FAILED);
             jit_perf_note(c, u, c->s.reg[X86_RIP]);

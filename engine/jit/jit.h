@@ -102,6 +102,7 @@ struct jit_unit;
 enum jit_link_kind {
     LINK_FLAGS_HOST = 1 << 0, /* the jump comes with the flags in EFLAGS */
     LINK_CROSS = 1 << 1,      /* leaves the page: guarded by a generation */
+    LINK_SECOND = 1 << 3,     /* of no jump: guards a unit's second page: crossing.c */
     LINK_FLAGS_LAZY = 1 << 2, /* the jump comes without flags: `fix` makes them */
 };
 
@@ -115,7 +116,8 @@ struct jit_link {
     uint32_t fix;          /* LINK_FLAGS_LAZY: code offset of what puts flags into cc.. */
     uint32_t fix_jump;     /* ..and goes on by this rel32 */
     uint32_t guard;        /* LINK_CROSS: code offset of the generation, never 0.. */
-    uint32_t guard_disp;   /* ..and of the displacement that says which one */
+    uint32_t guard_disp;   /* ..of the displacement that says which one.. */
+    uint32_t guard_rip;    /* ..and of the page RIP it is good for */
     int32_t target;        /* offset from the page's start */
     uint16_t retired;      /* instructions before it in the unit: KEY_COUNT */
     uint8_t kind;
@@ -140,6 +142,7 @@ struct jit_unit {
     struct jit_unit *region_next; /* in the list of its region, dead or alive */
     bool is_leaving;              /* its region is evicted */
     struct x86_block *block;    /* the interpreter's block at its start */
+    struct jit_crossing *crossing; /* NULL: all of it is in one page */
     struct x86_insn insn[];     /* count and one; offsets count from the page */
 };
 
@@ -278,10 +281,14 @@ struct jit_unit *jit_find(struct jit *j, const uint8_t *host, uint32_t key);
 /* A unit made from the byte at host: one that starts there if there is one. */
 struct jit_unit *jit_find_covering(struct jit *j, const uint8_t *host, uint32_t key);
 void jit_insert(struct jit *j, struct jit_unit *u);
-void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, bool is_global);
+void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, uint64_t page_rip,
+                 bool is_global);
 /* True if units went. */
 bool jit_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes);
 void jit_flush(struct x86_vcpu *c);
+/* The guard of a link, or of a unit across two pages: good from now on, where
+ * the first page is at page_rip. */
+void jit_guard_set(struct jit *j, struct jit_link *l, uint64_t page_rip, bool is_global);
 /* The interpreter's blocks are gone. */
 void jit_forget_blocks(struct x86_vcpu *c);
 /* Forgets one unit, to be made anew. */
@@ -367,8 +374,9 @@ size_t jit_host_code(struct x86_vcpu *c, gva_t lin, const uint8_t **code);
 /* ---- translate.c ---- */
 
 /* NULL: not worth it, or not now. Never faults. */
+/* second: the page in which the instruction at lin ends; NULL: it fits. */
 struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_entry *page,
-                               uint32_t key);
+                               const struct itlb_entry *second, uint32_t key);
 size_t jit_translation_bytes(void);
 
 /* ---- entry.c: the fixed host code ---- */

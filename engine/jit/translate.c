@@ -10,6 +10,7 @@
  * its place in memory. So any instruction may be in a unit.
  */
 #include "cpu/x86/vec/vec.h"
+#include "engine/jit/crossing.h"
 #include "engine/jit/translate.h"
 
 #include <string.h>
@@ -67,12 +68,12 @@ static bool goes_on(const struct x86_insn *i, const ZydisDecodedInstruction *z)
 
 /* Decodes into the translation's scratch; the unit's instructions are at `at`. */
 static unsigned decode(struct tr *t, const uint8_t *host, struct x86_insn *at, unsigned offset,
-                       size_t available)
+                       size_t available, unsigned most)
 {
     struct jit_translation *s = t->t;
     unsigned n = 0, done = 0, jumps = 0;
 
-    while (n < UNIT_MAX_INSNS) {
+    while (n < most) {
         struct x86_insn *i = &at[n];
         *i = (struct x86_insn){.offset = (uint16_t)(offset + done), .number = (uint16_t)n};
         if (x86_decode_whole(t->c, t->key & KEY_MODE, s->copy + done, available - done, i,
@@ -420,9 +421,14 @@ static bool emit_unit(struct tr *t)
     t->end = t->u->count;
     t->lent = 0;
     analyse_flags(t);
+    if (t->u->crossing)
+        t->t->live[0] = true;
     loop_find(t);
     group_end_all(t);
     emit_entry(t);
+    t->k = 0;
+    if (t->u->crossing)
+        emit_crossing(t);
     for (t->k = 0; t->k < t->end && !ended; t->k++) {
         if (!emit_one(t, &ended))
             return false;
@@ -438,8 +444,19 @@ static bool emit_unit(struct tr *t)
     return true;
 }
 
+/* The instruction's bytes in its second page. */
+static struct jit_crossing *note_crossing(struct tr *t, const struct itlb_entry *second,
+                                          unsigned in_first, unsigned bytes)
+{
+    struct jit_crossing *x = jit_arena_alloc(t->j, sizeof *x);
+
+    *x = (struct jit_crossing){.second = second->host, .count = (uint8_t)(bytes - in_first)};
+    memcpy(x->bytes, t->t->copy + in_first, x->count);
+    return x;
+}
+
 struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_entry *page,
-                               uint32_t key)
+                               const struct itlb_entry *second, uint32_t key)
 {
     struct jit *j = jit_of(c);
     unsigned offset = (unsigned)(lin & ~PAGE_MASK), count, jumps = 0;
@@ -448,7 +465,7 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     struct ram_block *ram = page->block;
     uint64_t ram_offset = page->offset + offset;
     uint64_t began = host_tsc();
-    size_t arena_used = j->arena_used, bytes = 0;
+    size_t arena_used = j->arena_used, bytes = 0, in_first;
     struct tr t = {.c = c, .j = j, .t = j->translation, .key = key};
     struct jit_unit *u;
 
@@ -459,20 +476,30 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     memset(t.t->is_slow, 0, sizeof t.t->is_slow);
     memcpy(t.t->copy, host, available);
     u = jit_arena_alloc(j, sizeof *u + (UNIT_MAX_INSNS + 1) * sizeof(struct x86_insn));
-    count = decode(&t, host, u->insn, offset, available);
+    if (second) {
+        memcpy(t.t->copy + available, second->host, 15);
+        available += 15;
+    }
+    count = decode(&t, host, u->insn, offset, available, second ? 1 : UNIT_MAX_INSNS);
     j->arena_used = arena_used;
-    if (!count)
+    if (!count || (second && (u->insn[0].flags & INSN_GOES_ON)))
         return NULL;
     for (unsigned n = 0; n < count; n++) {
         bytes += u->insn[n].length;
         jumps += is_jcc(&t.t->d[n].z);
     }
-    if (!cache_mark_lines(c, ram, ram_offset, bytes) || memcmp(t.t->copy, host, bytes) != 0)
+    in_first = MIN(bytes, PAGE_SIZE - offset);
+    if (second && bytes == in_first)
+        return NULL;
+    if (!cache_mark_lines(c, ram, ram_offset, in_first) ||
+        memcmp(t.t->copy, host, in_first) != 0)
         return NULL;
     u = jit_arena_alloc(j, sizeof *u + (count + 1 + LOOP_MAX_INSNS) * sizeof(struct x86_insn));
     *u = (struct jit_unit){.host = host, .key = key, .count = (uint16_t)count};
-    u->links = jit_arena_alloc(j, (2 * jumps + 3) * sizeof(struct jit_link));
+    u->links = jit_arena_alloc(j, (2 * jumps + 4) * sizeof(struct jit_link));
     t.u = u;
+    if (second)
+        u->crossing = note_crossing(&t, second, (unsigned)in_first, (unsigned)bytes);
     t.is_trial = !jit_is_noted(j->tried_units, host) && is_loop(&t);
     t.e = (struct emit){.base = j->code.write};
     while (!emit_unit(&t))
@@ -487,6 +514,7 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     u->link_count = t.links;
     for (unsigned n = 0; n < u->count; n++)
         u->bytes = (uint16_t)(u->bytes + u->insn[n].length);
+    u->bytes = (uint16_t)MIN(u->bytes, PAGE_SIZE - offset);
     j->hot_used = align_up(t.hot_end, 16);
     j->cold_used = t.e.at;
     j->stats.units++;

@@ -274,6 +274,10 @@ void loop_lend(struct tr *t);
 /* Emits the second way of the loop. False: again, as emit_unit. */
 bool loop_emit(struct tr *t);
 
+/* ---- crossing.c: before the one instruction of such a unit ---- */
+
+void emit_crossing(struct tr *t);
+
 /* ---- group.c ---- */
 
 /* Was [guest + disp] checked by a guard before? */
@@ -316,6 +320,9 @@ bool system_may_leave(const struct x86_decode *d);
 void emit_fallthrough(struct tr *t);
 /* Goes on at `target`, an offset from the page. Ends the code there. */
 void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward);
+/* Before what leads to another page: goes to call_link unless l was made to lead
+ * there. Uses T0. */
+void emit_guard(struct tr *t, struct jit_link *l);
 /* icount += n, without flags. */
 void emit_retired(struct tr *t, unsigned n);
 /* Is anything waiting? Goes to where the returned rel32 is patched to. */

@@ -148,7 +148,20 @@ static void put32(struct jit *j, uint32_t at, uint32_t v)
     memcpy(j->code.write + at, &v, 4);
 }
 
-void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, bool is_global)
+void jit_guard_set(struct jit *j, struct jit_link *l, uint64_t page_rip, bool is_global)
+{
+    unsigned which = !is_global;
+
+    put32(j, l->guard_disp,
+          (uint32_t)(JIT_AREA + offsetof(struct jit, generation) + 4 * which));
+    put32(j, l->guard, j->generation[which]);
+    put32(j, l->guard_rip, (uint32_t)page_rip);
+    if (l->from->key & MODE_64)
+        put32(j, l->guard_rip + 4, (uint32_t)(page_rip >> 32));
+}
+
+void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, uint64_t page_rip,
+                 bool is_global)
 {
     struct jit *j = jit_of(c);
     uint32_t entry = l->kind & LINK_FLAGS_HOST ? to->entry_flags : to->entry;
@@ -158,12 +171,8 @@ void jit_link_to(struct x86_vcpu *c, struct jit_link *l, struct jit_unit *to, bo
         entry = l->fix;
     }
 
-    if (l->kind & LINK_CROSS) {
-        unsigned which = !is_global;
-        put32(j, l->guard_disp,
-              (uint32_t)(JIT_AREA + offsetof(struct jit, generation) + 4 * which));
-        put32(j, l->guard, j->generation[which]);
-    }
+    if (l->kind & LINK_CROSS)
+        jit_guard_set(j, l, page_rip, is_global);
     if (l->to == to)
         return;
     if (l->to) {
