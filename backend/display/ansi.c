@@ -143,6 +143,8 @@ void ansi_notice(struct ansi_screen *s, const char *text)
 
 static void put_bytes(struct ansi_bytes *out, const void *bytes, size_t count)
 {
+    if (!count)
+        return;
     if (out->used + count > out->capacity) {
         size_t capacity = MAX(out->capacity * 2, (out->used + count) * 2);
         uint8_t *data = realloc(out->data, capacity);

@@ -3,7 +3,7 @@
  * (317605), section 5.1, "DRAM Controller (D0:F0)". See q35_mch.h.
  *
  *      0 .. A0000        RAM
- *      A0000 .. C0000    nothing (a display's, were there one); RAM while
+ *      A0000 .. C0000    a VGA's, or nothing; RAM while
  *                        SMRAM.D_OPEN
  *      C0000 .. 100000   13 segments, by PAM0-6: each read and write goes to
  *                        RAM or to what is below: the firmware's alias from

@@ -184,6 +184,7 @@ static struct machine *machine_create(const struct guest *g, const struct x86_en
         board.append = g->append;
     }
     board.firmware = g->firmware;
+    board.vga = g->firmware ? "std" : "none";
     m->vm = vm_create(&config, &err);
     if (!m->vm)
         fail("%s", err.text);
