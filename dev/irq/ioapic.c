@@ -269,7 +269,10 @@ static void ioapic_reset(void *self)
 
 static void ioapic_destroy(void *self)
 {
-    free(self);
+    struct ioapic *io = self;
+
+    region_remove(&io->region);
+    free(io);
 }
 
 static int ioapic_after_load(void *self, unsigned version)

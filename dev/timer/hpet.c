@@ -504,6 +504,7 @@ static void hpet_destroy(void *self)
 
     for (unsigned n = 0; n < HPET_TIMERS; n++)
         timer_destroy(&h->timers[n].timer);
+    region_remove(&h->region);
     free(h);
 }
 

@@ -520,6 +520,7 @@ static void rtc_destroy(void *self)
     struct rtc *rtc = self;
 
     timer_destroy(&rtc->timer);
+    region_remove(&rtc->region);
     free(rtc);
 }
 
