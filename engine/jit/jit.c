@@ -28,13 +28,13 @@
 /* ---- C that host code calls ---- */
 
 /*
- * First in all that host code calls: AddressSanitizer's runtime may come with
- * any C, and uses vector registers. Units cope, for a handler that is slow may
+ * First in all that host code calls: the runtime of AddressSanitizer or libFuzzer
+ * may come with any C, and uses vector registers. Units cope, for a handler that is slow may
  * do the same; who answers a miss has to load them again (docs/VECTOR.md).
  */
 static inline void leave_for_sanitizer(struct x86_vcpu *c)
 {
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(FUZZ_LIBFUZZER)
     vec_registers_leave(c);
 #endif
 }

@@ -17,7 +17,7 @@
  *   what is saved and loaded has the same future as the machine it came from
  *
  * For AFL++: afl-fuzz -i IN -o OUT -- guest_fuzz --input @@, built with its compiler. For
- * libFuzzer: built with clang, -fsanitize=fuzzer and -DFUZZ_LIBFUZZER.
+ * libFuzzer: scripts/fuzz.sh.
  *
  * Exit status: 0, or 1 and a line that says how to have the failure again.
  * Threading: one; a signal ends a case that hangs.
@@ -118,7 +118,8 @@ static void machine_create(struct fuzz *f, struct machine *m, const struct x86_e
         .memory_bytes = FUZZ_RAM,
         .cpus = cpus,
         .engine = engine,
-        .engine_options.jit_threshold = 1, /* cases are short */
+        /* Cases are short; both ways of a block from one engine to the other. */
+        .engine_options.jit_threshold = cpus == 1 ? X86_JIT_AT_ONCE : 1,
         .firmware = f->firmware,
         .devices = {"testdev"},
         .device_count = 1,

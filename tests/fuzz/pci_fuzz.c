@@ -17,7 +17,7 @@
  * that does not decode memory has no region in the view.
  *
  * For AFL++: afl-fuzz -i tests/fuzz/corpus/pci -o OUT -- pci_fuzz --input @@. For
- * libFuzzer: built with clang, -fsanitize=fuzzer and -DFUZZ_LIBFUZZER.
+ * libFuzzer: scripts/fuzz.sh.
  *
  * Exit status: 0, or 1 and a line that says how to have the failure again.
  * Threading: one; a signal ends a case that hangs.
