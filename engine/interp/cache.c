@@ -414,7 +414,29 @@ static struct x86_block *uncached(struct x86_vcpu *c, gva_t lin, uint32_t mode)
     }
     b->mode = mode;
     b->host = (const uint8_t *)b; /* never NULL, never found */
+    b->cached = b->is_unmarked = false;
+    b->link[0] = b->link[1] = NULL;
+    b->second_host = NULL;
+    terminate(b);
+    return b;
+}
+
+/* One instruction of a page, as it is now: nobody will tell when it changes. NULL:
+ * not in one page. */
+static struct x86_block *unmarked(struct x86_vcpu *c, gva_t lin, uint32_t mode,
+                                  const uint8_t *host)
+{
+    struct x86_block *b = interp_of(c)->scratch;
+    uint64_t available = MIN(PAGE_SIZE - (lin & ~PAGE_MASK), 15);
+    uint8_t bytes[15];
+
+    memcpy(bytes, host, available);
+    if (!decode_run(c, b, bytes, available, mode | MODE_SINGLE))
+        return NULL; /* it ends in the next page */
+    b->mode = mode;
+    b->host = host;
     b->cached = false;
+    b->is_unmarked = true;
     b->link[0] = b->link[1] = NULL;
     b->second_host = NULL;
     terminate(b);
@@ -541,6 +563,12 @@ struct x86_block *cache_find(struct x86_vcpu *c, gva_t lin, uint32_t mode)
     if (in->used + 64 * KiB > ARENA_BYTES || vec_needs_flush(c)) {
         forget_everything(c);
         page = x86_fetch_page(c, lin);
+    }
+    host = page->host + (lin & ~PAGE_MASK);
+    if (c->has_jit && jit_leaves_unmarked(jit_of(c), host)) {
+        b = unmarked(c, lin, mode, host);
+        if (b)
+            return b;
     }
     return decode_block(c, lin, mode, page);
 }

@@ -20,7 +20,8 @@ struct x86_block {
     uint16_t count;      /* instructions */
     uint16_t bytes;
     uint16_t looked; /* bytes that it was made from: more, where the last is undefined */
-    bool cached; /* false: for one use only */
+    bool cached; /* false: for one use only.. */
+    bool is_unmarked; /* ..because its code changes all the time */
     struct x86_block *link[2]; /* successors by enum x86_next, within its page */
     struct x86_block *hash_next;
     /* An instruction that crosses into a second page is a block of its own,

@@ -193,6 +193,13 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
     enum x86_next next;
 
     leave_for_sanitizer(c);
+    if (unlikely(reason >= SLOW_MOVING) &&
+        (reason == SLOW_STALE || !jit_refresh(c, (struct x86_insn *)(uintptr_t)i))) {
+        jit_is_stale(j, i);
+        c->s.icount += i->number;
+        c->s.reg[X86_RIP] = (page_rip + i->offset) & c->ip_mask;
+        return leave_for(c, LEAVE_CHANGED);
+    }
     j->stats.slow_calls++;
     if (is_group)
         group_failed(c, i);
@@ -346,9 +353,9 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
         if (u && !jit_crosses_to(u, b->second_host))
             return not_now(j, b, TRY_CROSSING);
         if (!u) {
-            if (!b->cached)
+            if (!b->cached && !b->is_unmarked)
                 return not_now(j, b, TRY_UNCACHED);
-            if (b->heat++ < j->threshold)
+            if (!b->is_unmarked && b->heat++ < j->threshold)
                 return not_now(j, b, b->second_host ? TRY_CROSSING : TRY_COLD);
             b->heat = 0;
             if (b->second_host) {
@@ -368,8 +375,10 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
                 return not_now(j, b, TRY_FAILED);
             jit_perf_note(c, u, c->s.reg[X86_RIP]);
         }
-        u->block = b;
-        b->unit = u;
+        if (b->cached) {
+            u->block = b;
+            b->unit = u;
+        }
     }
     if (j->is_counting && u->count > c->budget_end - c->s.icount)
         return not_now(j, b, TRY_BUDGET);
@@ -387,12 +396,17 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
 static void jit_code_written(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
                              uint64_t bytes)
 {
+    uint64_t blocks = interp_stats(c)->invalidated;
     struct jit *j = jit_of(c);
+    bool any;
 
     /* Whatever runs: it may be what was written, and its links are gone. */
-    if (jit_invalidate(c, block, offset, bytes))
+    any = jit_invalidate(c, block, offset, bytes);
+    if (any)
         j->leaving = true;
     interp_code_written(c, block, offset, bytes);
+    if (block && (any || interp_stats(c)->invalidated != blocks))
+        jit_note_change(c, block, offset, bytes);
 }
 
 static void jit_end_block(struct x86_vcpu *c)

@@ -143,6 +143,11 @@ struct jit_unit {
     bool is_leaving;              /* its region is evicted */
     struct x86_block *block;    /* the interpreter's block at its start */
     struct jit_crossing *crossing; /* NULL: all of it is in one page */
+    /* Lines of its page that it does not count on to be marked: it compares their
+     * bytes when it is entered. Its bytes, as they were. changing.c */
+    uint64_t checked_lines;
+    uint8_t *seen;
+    uint16_t calm; /* how often nothing had moved */
     struct x86_insn insn[];     /* count and one; offsets count from the page */
 };
 
@@ -166,6 +171,7 @@ struct jit_fetched_set {
 
 /* Memory for code and what belongs to it, filled and evicted as one: evict.c. */
 #define JIT_REGIONS 8
+#define JIT_CHANGING 65536
 struct jit_region {
     struct jit_unit *units;
     size_t code_used, arena_used; /* when it was left for the next */
@@ -253,6 +259,9 @@ struct jit {
     uint64_t l0_sites[JIT_SITES / 64], tlb_sites[JIT_SITES / 64];
     uint64_t single_sites[JIT_SITES / 64], tried_units[JIT_SITES / 64];
     uint64_t l0_clears; /* how often L0 was emptied */
+    /* How often code has changed, by hash of its line or place; how often any has. */
+    uint8_t changing[JIT_CHANGING];
+    unsigned changes;
     uint64_t misses_began; /* when misses[] was emptied: host_thread_ns */
     struct jit_translation *translation; /* scratch of the translator */
     struct jit_stats stats;
@@ -362,6 +371,22 @@ static inline const uint8_t *jit_guest_code(const struct jit_unit *u, const stru
 
 /* For jit_miss: [lin, lin + last] is not in the TLB. */
 enum jit_found jit_refill(struct x86_vcpu *c, uint64_t lin, uint64_t is_write, uint64_t last);
+
+/* ---- changing.c ---- */
+
+/* Code of [offset, offset + bytes) was killed by a store. */
+void jit_note_change(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes);
+/* The lines that change, of those from host on: as ram_block.code_lines. */
+uint64_t jit_changing_lines(const struct jit *j, const uint8_t *host, uint64_t bytes);
+/* Is it an instruction that changes? */
+bool jit_is_moving(const struct jit *j, const uint8_t *host);
+/* SLOW_MOVING: decodes i again if it has changed. False: it is no longer what the
+ * unit needs. */
+bool jit_refresh(struct x86_vcpu *c, struct x86_insn *i);
+/* The unit of i is not what is in memory. */
+void jit_is_stale(struct jit *j, const struct x86_insn *i);
+/* Not marked by the interpreter, which executes one instruction at a time. */
+bool jit_leaves_unmarked(const struct jit *j, const uint8_t *host);
 
 /* ---- perf.c ---- */
 

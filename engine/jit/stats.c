@@ -206,7 +206,8 @@ void jit_report(struct x86_vcpu *c, x86_report_line *line, void *ctx)
         [LEAVE_EVENT] = "an event waits",       [LEAVE_STORE] = "code was stored to",
         [LEAVE_NO_UNIT] = "no unit there yet",  [LEAVE_FETCH] = "page not in the ITLB",
         [LEAVE_ODD] = "mode for the interpreter", [LEAVE_BUDGET] = "budget",
-        [LEAVE_TARGET] = "target outside code", [LEAVE_WANTED] = "instruction wants the loop"};
+        [LEAVE_TARGET] = "target outside code", [LEAVE_WANTED] = "instruction wants the loop",
+        [LEAVE_CHANGED] = "unit was not what is in memory"};
     static const char *const tries[JIT_TRIES] = {
         [TRY_COLD] = "cold",          [TRY_CROSSING] = "across two pages",
         [TRY_UNCACHED] = "not in RAM", [TRY_ODD] = "mode for the interpreter",
@@ -234,6 +235,9 @@ void jit_report(struct x86_vcpu *c, x86_report_line *line, void *ctx)
     say(&r, "  units killed %llu by %llu invalidations (%.3f s); links made %llu, unmade %llu",
         N(s->killed), N(s->invalidations), (double)s->invalidate_ticks * ns_per_tick / 1e9,
         N(s->links), N(s->unlinks));
+    say(&r, "  lines that change %llu; units that check themselves %llu, found stale %llu; "
+            "instructions decoded again %llu",
+        N(s->changing_lines), N(s->checked_units), N(s->stale_units), N(s->redecoded));
     say(&r, "  stores beside code %llu; jump caches emptied %llu times", N(s->stores_beside),
         N(s->jumps_drops));
     say(&r, "  units run %llu; indirect jumps that hit %llu, that asked %llu (%.2f %%)",

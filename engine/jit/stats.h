@@ -16,6 +16,8 @@ enum slow_reason {
     SLOW_OTHER,  /* its target or another operand was not the usual one */
     SLOW_GROUP,  /* the guard of several accesses failed: the unit is left */
     SLOW_TRIAL,  /* the unit's trial is over: site.c */
+    SLOW_MOVING, /* its bytes change again and again, it is decoded when they do: changing.c */
+    SLOW_STALE,  /* none: the unit has to be made anew before it is entered */
     SLOW_REASONS
 };
 /* Comes with the instruction's reference, which is smaller. */
@@ -32,6 +34,7 @@ enum jit_leave_reason {
     LEAVE_BUDGET,
     LEAVE_TARGET,
     LEAVE_WANTED,
+    LEAVE_CHANGED,
     JIT_LEAVES
 };
 
@@ -53,6 +56,7 @@ struct jit_stats {
     uint64_t invalidations, invalidate_ticks;
     uint64_t slow_calls, dispatches, dispatch_hits, l0_drops, jumps_drops, entered;
     uint64_t l0_misses, refills, stores_beside, tlb_sites, group_fails;
+    uint64_t changing_lines, checked_units, stale_units, redecoded; /* changing.c */
     uint64_t trials, local_sites, other_sites;
     uint64_t false_hits; /* fault.c */
     uint64_t accesses, lookups; /* as emitted */

@@ -26,6 +26,8 @@
 /* How far the end of a small loop jumps back from its unit's start, at most. */
 #define LOOP_REACH 256
 
+#define LINE_BYTES 64
+
 size_t jit_translation_bytes(void)
 {
     return sizeof(struct jit_translation);
@@ -83,6 +85,8 @@ static unsigned decode(struct tr *t, const uint8_t *host, struct x86_insn *at, u
         done += i->length;
         if ((i->flags & INSN_LAST) && goes_on(i, &s->d[n - 1].z))
             i->flags ^= INSN_LAST | INSN_GOES_ON;
+        if (t->is_changing && changing_may_store(&s->d[n - 1], i))
+            break;
         if (!(i->flags & INSN_LAST))
             continue;
         if (!is_jcc(&s->d[n - 1].z))
@@ -279,6 +283,7 @@ static void emit_count(struct tr *t, struct rm counter)
 void emit_stubs(struct tr *t)
 {
     emit_self(t);
+    emit_verify_stub(t);
     for (unsigned n = 0; n < t->stubs; n++) {
         const struct jit_stub *s = &t->t->stub[n];
         t->class = s->class;
@@ -359,7 +364,9 @@ bool emit_one(struct tr *t, bool *ended)
     memcpy(group, t->group, sizeof group);
     if (t->u->insn[k].flags & INSN_GOES_ON)
         t->u->insn[k].spare = class;
-    if (is_last)
+    if (t->t->is_moving[k])
+        done = false;
+    else if (is_last)
         done = emit_branch(t);
     else
         done = emit_stack(t) || emit_general(t) || emit_system(t) || emit_vector(t);
@@ -376,7 +383,7 @@ bool emit_one(struct tr *t, bool *ended)
             return false;
         }
         flags_to_cc(t);
-        emit_slow_call(t, k, SLOW_ALWAYS);
+        emit_slow_call(t, k, t->t->is_moving[k] ? SLOW_MOVING : SLOW_ALWAYS);
         t->flags = FLAGS_IN_CC;
         group_end_all(t);
         t->vectors = 0;
@@ -429,6 +436,7 @@ static bool emit_unit(struct tr *t)
     t->k = 0;
     if (t->u->crossing)
         emit_crossing(t);
+    emit_verify(t);
     for (t->k = 0; t->k < t->end && !ended; t->k++) {
         if (!emit_one(t, &ended))
             return false;
@@ -455,6 +463,30 @@ static struct jit_crossing *note_crossing(struct tr *t, const struct itlb_entry 
     return x;
 }
 
+static size_t bytes_of(const struct x86_insn *i, unsigned count)
+{
+    size_t bytes = 0;
+
+    for (unsigned n = 0; n < count; n++)
+        bytes += i[n].length;
+    return bytes;
+}
+
+/* cache_mark_lines, but for those that change all the time. */
+static bool mark(struct x86_vcpu *c, struct ram_block *ram, uint64_t offset, uint64_t bytes,
+                 uint64_t but)
+{
+    if (!but)
+        return cache_mark_lines(c, ram, offset, bytes);
+    for (uint64_t at = offset, stop; at < offset + bytes; at = stop) {
+        stop = MIN(offset + bytes, align_down(at, LINE_BYTES) + LINE_BYTES);
+        if (!(but >> (at & ~PAGE_MASK) / LINE_BYTES & 1) &&
+            !cache_mark_lines(c, ram, at, stop - at))
+            return false;
+    }
+    return true;
+}
+
 struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_entry *page,
                                const struct itlb_entry *second, uint32_t key)
 {
@@ -467,13 +499,16 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     uint64_t began = host_tsc();
     size_t arena_used = j->arena_used, bytes = 0, in_first;
     struct tr t = {.c = c, .j = j, .t = j->translation, .key = key};
+    uint64_t checked;
     struct jit_unit *u;
 
     vec_leave(c); /* decoding is not compiled without vector registers */
     t.is_64 = (key & MODE_SIZE) == MODE_64;
     t.is_flat = key & KEY_FLAT;
     t.is_counting = key & KEY_COUNT;
+    t.is_changing = jit_leaves_unmarked(j, host);
     memset(t.t->is_slow, 0, sizeof t.t->is_slow);
+    memset(t.t->is_moving, 0, sizeof t.t->is_moving);
     memcpy(t.t->copy, host, available);
     u = jit_arena_alloc(j, sizeof *u + (UNIT_MAX_INSNS + 1) * sizeof(struct x86_insn));
     if (second) {
@@ -484,23 +519,37 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     j->arena_used = arena_used;
     if (!count || (second && (u->insn[0].flags & INSN_GOES_ON)))
         return NULL;
-    for (unsigned n = 0; n < count; n++) {
-        bytes += u->insn[n].length;
-        jumps += is_jcc(&t.t->d[n].z);
+    bytes = bytes_of(u->insn, count);
+    checked = jit_changing_lines(j, host, MIN(bytes, PAGE_SIZE - offset));
+    if (checked) {
+        count = changing_cut(&t, u->insn, count);
+        bytes = bytes_of(u->insn, count);
+        checked = jit_changing_lines(j, host, MIN(bytes, PAGE_SIZE - offset));
     }
+    if (second) /* its second page is compared as it is */
+        checked = 0;
+    for (unsigned n = 0; n < count; n++)
+        jumps += is_jcc(&t.t->d[n].z);
     in_first = MIN(bytes, PAGE_SIZE - offset);
     if (second && bytes == in_first)
         return NULL;
-    if (!cache_mark_lines(c, ram, ram_offset, in_first) ||
-        memcmp(t.t->copy, host, in_first) != 0)
+    if (!mark(c, ram, ram_offset, in_first, checked) || memcmp(t.t->copy, host, in_first) != 0)
         return NULL;
     u = jit_arena_alloc(j, sizeof *u + (count + 1 + LOOP_MAX_INSNS) * sizeof(struct x86_insn));
-    *u = (struct jit_unit){.host = host, .key = key, .count = (uint16_t)count};
+    *u = (struct jit_unit){.host = host, .key = key, .count = (uint16_t)count,
+                           .checked_lines = checked};
     u->links = jit_arena_alloc(j, (2 * jumps + 4) * sizeof(struct jit_link));
     t.u = u;
     if (second)
         u->crossing = note_crossing(&t, second, (unsigned)in_first, (unsigned)bytes);
-    t.is_trial = !jit_is_noted(j->tried_units, host) && is_loop(&t);
+    if (checked) {
+        u->seen = jit_arena_alloc(j, bytes);
+        memcpy(u->seen, t.t->copy, bytes);
+        t.no_loop = true;
+        for (unsigned n = 0; n < count; n++)
+            t.t->is_moving[n] = t.t->is_slow[n] = changing_moves(&t, n);
+    }
+    t.is_trial = !checked && !jit_is_noted(j->tried_units, host) && is_loop(&t);
     t.e = (struct emit){.base = j->code.write};
     while (!emit_unit(&t))
         ;
@@ -518,6 +567,7 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     j->hot_used = align_up(t.hot_end, 16);
     j->cold_used = t.e.at;
     j->stats.units++;
+    j->stats.checked_units += checked != 0;
     j->stats.guest_insns += u->count;
     j->stats.guest_bytes += u->bytes;
     j->stats.host_bytes += u->code_bytes;

@@ -84,6 +84,8 @@ struct jit_translation {
     uint8_t vectors_after[UNIT_MAX_PLACES];
     uint16_t slot_key[JIT_L0_SLOTS];
     bool is_slow[UNIT_MAX_PLACES]; /* known to call its handler */
+    bool is_moving[UNIT_MAX_PLACES];
+    uint32_t unlike[UNIT_MAX_INSNS * 3]; /* jumps of emit_verify */
     uint8_t copy[UNIT_MAX_INSNS * 15];
 };
 
@@ -142,6 +144,8 @@ struct tr {
     bool ea_again; /* the check computes the operand's address, once for itself */
     bool is_alone; /* the access in hand may not happen: no group begins with it */
     bool is_run;   /* the access in hand may be of more bytes than it says */
+    unsigned unlikes;
+    bool is_changing; /* it has lines that change, or soon comes to some */
     bool failed; /* too many stubs */
 };
 
@@ -301,6 +305,13 @@ void emit_empty_stub(struct tr *t, const struct jit_stub *s);
 /* Calls what puts guest vectors into the host's registers. */
 void emit_vectors_call(struct tr *t, unsigned live);
 bool emit_branch(struct tr *t);
+/* changing.c: are the unit's bytes what they were? And where it goes if not. */
+void emit_verify(struct tr *t);
+void emit_verify_stub(struct tr *t);
+/* How many instructions of a unit with lines that change may go together. */
+bool changing_may_store(const struct x86_decode *d, const struct x86_insn *i);
+unsigned changing_cut(const struct tr *t, const struct x86_insn *i, unsigned count);
+bool changing_moves(const struct tr *t, unsigned k);
 bool emit_system(struct tr *t);
 bool emit_divide(struct tr *t);
 bool emit_string(struct tr *t);

@@ -313,6 +313,12 @@ void jit_l0_clear(struct jit *j, bool global_too)
     }
 }
 
+/* Of the bytes [start, end) of a page. */
+static uint64_t lines_of(uint64_t start, uint64_t end)
+{
+    return BITS((end - 1) / LINE_BYTES, start / LINE_BYTES);
+}
+
 static bool invalidate_page(struct jit *j, const uint8_t *page, uint64_t start, uint64_t end)
 {
     struct jit_page *p = find_page(j, page);
@@ -324,7 +330,8 @@ static bool invalidate_page(struct jit *j, const uint8_t *page, uint64_t start, 
     for (at = &p->units; *at;) {
         struct jit_unit *u = *at;
         uint64_t first = (uint64_t)(u->host - page);
-        if (first >= end || first + u->bytes <= start) {
+        if (first >= end || first + u->bytes <= start ||
+            !(lines_of(MAX(first, start), MIN(first + u->bytes, end)) & ~u->checked_lines)) {
             at = &u->page_next;
             continue;
         }
@@ -393,9 +400,8 @@ uint64_t jit_page_lines(struct x86_vcpu *c, const uint8_t *page)
     if (!p)
         return 0;
     for (const struct jit_unit *u = p->units; u; u = u->page_next) {
-        unsigned first = (unsigned)((uint64_t)(u->host - page) / LINE_BYTES);
-        unsigned last = (unsigned)(((uint64_t)(u->host - page) + u->bytes - 1) / LINE_BYTES);
-        lines |= BITS(last, first);
+        uint64_t first = (uint64_t)(u->host - page);
+        lines |= lines_of(first, first + u->bytes) & ~u->checked_lines;
     }
     return lines;
 }
