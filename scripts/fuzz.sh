@@ -21,5 +21,5 @@ test -d "$seeds" || seeds=
 # Machines live to the end of the process, behind memory that is searched for no
 # pointers: not leaks.
 # shellcheck disable=SC2086 # no seeds is no argument
-exec "./${kind}_libfuzzer" -max_total_time="$seconds" -max_len=4096 -detect_leaks=0 \
-    -print_final_stats=1 "corpus-$kind" $seeds
+ASAN_OPTIONS=detect_leaks=0 exec "./${kind}_libfuzzer" -max_total_time="$seconds" -max_len=4096 \
+    -detect_leaks=0 -print_final_stats=1 "corpus-$kind" $seeds
