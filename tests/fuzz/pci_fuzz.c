@@ -306,6 +306,23 @@ static void assign(struct machine *m, unsigned how)
     }
 }
 
+static void start_messages(struct machine *m, unsigned n, uint32_t value)
+{
+    static const uint8_t bus[TOYS] = {0, 0, 1, 2, 3};
+    const struct pci_function *f = &m->toy[n]->pci;
+
+    if (f->msi) {
+        pci_config_write(m->bus, bus[n], f->devfn, f->msi + 4u, 0xFEE00000, 4);
+        pci_config_write(m->bus, bus[n], f->devfn, f->msi + 8u, 0, 4);
+        pci_config_write(m->bus, bus[n], f->devfn, f->msi + 16u, value >> 8, 4);
+        pci_config_write(m->bus, bus[n], f->devfn, f->msi + 2u, value >> 4 & 0x71, 2);
+    }
+    if (f->msix)
+        pci_config_write(m->bus, bus[n], f->devfn, f->msix_capability + 2u, value >> 16 & 0xC000,
+                         2);
+    pci_config_write(m->bus, bus[n], f->devfn, PCI_COMMAND, 7, 2);
+}
+
 /* An address near something that is decoded. */
 static uint64_t near_range(const struct address_space *as, unsigned which, unsigned offset)
 {
@@ -366,12 +383,13 @@ static uint64_t operate(struct machine *m, const uint8_t op[OP_BYTES])
     case 9:
         pci_interrupt_set(&t->pci, value & 1);
         return pci_is_master(&t->pci);
-    case 10: { /* an entry of MSI-X */
+    case 10: { /* an entry of MSI-X, or the pending bits */
         uint64_t table;
 
         if (!t->pci.msix || !pci_bar_address(&t->pci, 4, &table))
             return 0;
-        return bus_access(&m->vm->memory, table + (offset & 0xFFF), 4, write,
+        table += offset & 0x100 ? 0x800 + (offset & 4) : (offset & 0xFF) % 160 / 4 * 4;
+        return bus_access(&m->vm->memory, table, 4, write,
                           write && offset & 4 ? value : 0xFEE00000u | (value & 0xFFFFF));
     }
     case 11:
@@ -391,9 +409,11 @@ static uint64_t operate(struct machine *m, const uint8_t op[OP_BYTES])
     case 14: /* ECAM, PAM, PMBASE and what else the chipset has */
         pci_config_write(m->bus, 0, which & 1 ? PCI_DEVFN(31, 0) : 0, offset & 0xFC, value, 4);
         return 0;
-    default: /* a reset of the device by its own */
+    default: /* a reset of the device by its own; messages enabled and masked */
         if ((value & 0xF) == 0)
             toy_reset(t);
+        else
+            start_messages(m, which % TOYS, value);
         return 0;
     }
 }
@@ -420,9 +440,13 @@ static void run_ops(struct fuzz *f, const uint8_t *data, size_t bytes)
             must_decode(f, &f->a);
             must_decode(f, &f->b);
         }
-        if (f->op % 256 == 255) {
+        if (f->op % 64 == 63) {
             must_be_same(f);
             save(f, &f->b, &s);
+            if (f->op % 512 == 511) { /* what is not saved is not there */
+                machine_end(&f->b);
+                machine_create(f, &f->b);
+            }
             load(f, &f->b, &s);
             state_stream_free(&s);
             s = (struct state_stream){0};
