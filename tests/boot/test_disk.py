@@ -3,7 +3,9 @@
 
 usage: test_disk.py sector      SeaBIOS boots a 512-byte sector, which reads and
                                 writes its disk through INT 13H
+       test_disk.py cd          SeaBIOS boots the sector from an ISO image
        test_disk.py options     readonly, snapshot, serial numbers, wrong input
+       test_disk.py full        the host has no more room: Linux hears of it
        test_disk.py linux CPUS [msi|ioapic|8259]
                                 Linux finds two disks and a CD, copies from one to
                                 the other with checksums; the last word is how
@@ -19,7 +21,7 @@ import sys
 import tempfile
 
 from harness import (ENGINE, Failure, Machine, ROOT, VIREO, VIREO_RUN, fetch, guest, initramfs,
-                     no_complaints)
+                     no_complaints, vireo_command)
 
 # How Linux is told, and what /proc/interrupts says then.
 DELIVERY = {
@@ -53,13 +55,38 @@ def sector_image(path):
         f.truncate(SECTORS * 512)
 
 
+def cd_image(path):
+    """The least that boots by El Torito without emulation: a boot record, its
+    catalog, and the sector (ECMA-119 8.2; El Torito 1.0, 2.0)."""
+    disk = path + ".disk"
+    sector_image(disk)
+    with open(disk, "rb") as f:
+        sector = f.read(512)
+    os.unlink(disk)
+    catalog = bytearray(2048)
+    catalog[0:4] = b"\x01\0\0\0"
+    catalog[30:32] = b"\x55\xaa"
+    struct.pack_into("<H", catalog, 28, -sum(struct.unpack("<16H", catalog[:32])) & 0xffff)
+    struct.pack_into("<BBHBBHI", catalog, 32, 0x88, 0, 0, 0, 0, 1, 20)
+    with open(path, "wb") as f:
+        f.seek(16 * 2048)
+        f.write((b"\x01CD001\x01").ljust(2048, b"\0"))
+        f.write((b"\0CD001\x01" + b"EL TORITO SPECIFICATION".ljust(64, b"\0") +
+                 struct.pack("<I", 19)).ljust(2048, b"\0"))
+        f.write((b"\xffCD001\x01").ljust(2048, b"\0"))
+        f.write(catalog)
+        f.write(sector.ljust(2048, b"\0"))
+        f.truncate(1 << 20)
+
+
 def boots(image, says=r"sectors are right", status=0x21, more=()):
     def talk(m):
         m.expect(r"boot sector\r*\n", 60)
         m.expect(says, 60)
         m.exits(status)
 
-    m = Machine([("disk", image), ("memory", "64M"), ("device", "debug-exit"), *more])
+    disk = [("disk", image)] if image else []
+    m = Machine([*disk, ("memory", "64M"), ("device", "debug-exit"), *more])
     try:
         talk(m)
     except Failure as failure:
@@ -141,6 +168,57 @@ def expect_output(m, command, words, status=0, seconds=120):
     return text
 
 
+def load_modules(m):
+    m.expect(r"Welcome to Linux", 240)
+    m.expect(r"# ", 60)
+    m.command_output("for n in $(cat /modules/order); do insmod /modules/$n.ko; done", 120)
+    m.command_output("for n in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/sda ] && break; sleep 1; done")
+
+
+def full(folder):
+    """Past 300 MiB of a file the host refuses writes (EFBIG, as ENOSPC would come)."""
+    fetch("amd64", "busybox")
+    image = os.path.join(folder, "disk.img")
+    with open(image, "wb") as f:
+        f.truncate(512 << 20)
+    name = "initramfs-full-%s.cpio.gz" % os.getpid()
+    options = [("kernel", guest("vmlinuz-amd64")), ("disk", image), ("append", "console=ttyS0 quiet"),
+               ("initrd", initramfs(name=name, layers=[guest(os.path.join("layers", "disk"))]))]
+
+    def talk(m):
+        load_modules(m)
+        expect_output(m, "dd if=/dev/zero of=/dev/sda bs=1M count=1 seek=10 oflag=direct", [])
+        text, status = m.command_output("dd if=/dev/urandom of=/dev/sda bs=1M count=1 seek=400 "
+                                        "oflag=direct", 200)
+        if status == 0 or "error" not in text.lower():
+            raise Failure("a write that the host refused went well: %r" % text)
+        text, _ = m.command_output("dmesg")
+        if "I/O error, dev sda" not in text:
+            raise Failure("Linux did not hear of the error")
+        # The rest works on, and what failed reads as it was.
+        expect_output(m, "dd if=/dev/sda bs=1M count=1 skip=400 iflag=direct | md5sum",
+                      [hashlib.md5(bytes(1 << 20)).hexdigest()])
+        expect_output(m, "echo all is well | dd of=/dev/sda bs=512 conv=sync oflag=direct", [])
+        m.send("poweroff -f\n")
+        m.exits(0, 120)
+        if b"disk.img: write of" not in m.errors or b"File too large" not in m.errors:
+            raise Failure("the error is not in the log")
+
+    m = Machine(options, command=["sh", "-c", "trap '' XFSZ; ulimit -f 614400; exec \"$@\"", "sh",
+                                  *vireo_command(options)])
+    try:
+        talk(m)
+    except Failure as failure:
+        m.report(failure)
+        sys.exit(1)
+    finally:
+        m.kill()
+        os.unlink(guest(name))
+    if not content(image).startswith(b"all is well\n"):
+        print("FAILED: the last write is not in the image")
+        sys.exit(1)
+
+
 def linux(folder, cpus, words, says):
     fetch("amd64", "busybox")
     layer = guest(os.path.join("layers", "disk"))
@@ -206,8 +284,20 @@ def main():
             image = os.path.join(folder, "disk.img")
             sector_image(image)
             boots(image)
+        elif sys.argv[1] == "cd":
+            image = os.path.join(folder, "cd.iso")
+            cd_image(image)
+            # The sector knows disks of 512 bytes a sector: it is told that this is none.
+            boots(None, says=r"INT 13H failed|wrong bytes", status=0x41, more=[("cdrom", image)])
+            # A disk that does not boot comes first.
+            empty = os.path.join(folder, "empty.img")
+            with open(empty, "wb") as f:
+                f.truncate(1 << 20)
+            boots(empty, says=r"INT 13H failed|wrong bytes", status=0x41, more=[("cdrom", image)])
         elif sys.argv[1] == "options":
             options(folder)
+        elif sys.argv[1] == "full":
+            full(folder)
         elif sys.argv[1] == "linux":
             linux(folder, sys.argv[2], *DELIVERY[sys.argv[3] if len(sys.argv) > 3 else "msi"])
     print("passed")

@@ -939,6 +939,16 @@ static void real_time(void **state)
     for (unsigned slot = 0; slot < 4; slot++)
         assert_memory_equal(ag_ram(h, AG_BUFFER + slot * 4096), disk_bytes_of(h) + slot * 4096,
                             4096);
+    /* Saved: first all comes to its end. */
+    issue_queued(h, 0xF);
+    {
+        struct state_stream saved = {0};
+
+        assert_int_equal(vm_state_save(h->vm, &saved, NULL), 0);
+        state_stream_free(&saved);
+    }
+    assert_int_equal(disk_in_flight(w->disk[AG_DISK]), 0);
+    assert_int_equal(ag_get(h, AG_DISK, PX_SACT), 0);
     shim_close(w->shim[AG_DISK]);
     issue_queued(h, 0xF);
     while (!atomic_load(&w->shim[AG_DISK]->waiting))
