@@ -348,6 +348,12 @@ static void push_return(struct tr *t)
     emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8d, H_R13, rm_mem(H_R13, -(int32_t)size));
 }
 
+/* Where nothing is flat this much can be done: target_of looks at the page. */
+static bool is_jump_in_page(const struct x86_decode *d)
+{
+    return d->z.mnemonic == ZYDIS_MNEMONIC_JMP && d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+
 static bool emit_jmp_call(struct tr *t)
 {
     const struct x86_decode *d = tr_decode(t);
@@ -357,7 +363,7 @@ static bool emit_jmp_call(struct tr *t)
     int32_t target;
 
     if (d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR ||
-        d->z.operand_width != (t->is_64 ? 64 : 32))
+        (d->z.operand_width != (t->is_64 ? 64 : 32) && !is_jump_in_page(d)))
         return false;
     if (d->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         if (!target_of(t, &target))
@@ -403,7 +409,7 @@ bool emit_branch(struct tr *t)
                      d->z.opcode <= 0x8f);
         return near ? emit_jcc_insn(t) : emit_loop(t);
     }
-    if (!t->is_64 && !t->is_flat)
+    if (!t->is_64 && !t->is_flat && !is_jump_in_page(d))
         return false;
     switch (d->z.mnemonic) {
     case ZYDIS_MNEMONIC_RET:

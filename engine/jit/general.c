@@ -880,7 +880,6 @@ bool emit_general(struct tr *t)
     case ZYDIS_MNEMONIC_MOVZX:
     case ZYDIS_MNEMONIC_MOVSX:
     case ZYDIS_MNEMONIC_MOVSXD:
-    case ZYDIS_MNEMONIC_MOVBE:
     case ZYDIS_MNEMONIC_CMOVB:
     case ZYDIS_MNEMONIC_CMOVBE:
     case ZYDIS_MNEMONIC_CMOVL:
@@ -916,6 +915,8 @@ bool emit_general(struct tr *t)
     case ZYDIS_MNEMONIC_BSF:
     case ZYDIS_MNEMONIC_BSR:
         return emit_simple(t, 0);
+    case ZYDIS_MNEMONIC_MOVBE:
+        return t->j->has_movbe && emit_simple(t, 0);
     case ZYDIS_MNEMONIC_POPCNT:
     case ZYDIS_MNEMONIC_TZCNT:
     case ZYDIS_MNEMONIC_LZCNT:

@@ -516,6 +516,7 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
         j->threshold = 0;
     j->is_counting = c->vm->deterministic;
     j->host_kills = flags_probe_host();
+    j->has_movbe = __builtin_cpu_supports("movbe");
     j->slow = options->stats ? call_slow_counting : call_slow;
     j->link = call_link;
     j->refill = refill;

@@ -254,6 +254,9 @@ struct jit {
     unsigned threshold;
     bool is_counting;
     uint8_t host_kills; /* enum jit_host_kills: flags.c */
+    /* Of what models offer without the host (cpu/x86/host.c), this is emitted as
+     * it is; all else that is emitted the host has if the guest does. */
+    bool has_movbe;
     /* Places in guest code, by hash of their address: go to L0; not even if they
      * did; share no lookup; and units that had their trial. */
     uint64_t l0_sites[JIT_SITES / 64], tlb_sites[JIT_SITES / 64];
