@@ -9,7 +9,8 @@ build_packages=(gcc libc6-dev meson ninja-build pkg-config python3 libzydis-dev 
     libuv1-dev libpng-dev acpica-tools)
 # cpio and gzip pack the initramfs; dpkg-deb and apt-get fetch the guests.
 run_packages=(busybox-static cpio gzip xz-utils ca-certificates seabios)
-check_packages=(libcmocka-dev nasm qemu-system-x86 gcc-multilib make ovmf)
+check_packages=(libcmocka-dev nasm qemu-system-x86 gcc-multilib make ovmf
+    mmdebstrap e2fsprogs fdisk mtools grub-common grub-pc-bin grub-efi-amd64-bin)
 bench_packages=(zlib1g-dev bochs bochsbios vgabios isolinux syslinux-common xorriso)
 
 fail() {

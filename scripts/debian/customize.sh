@@ -1,0 +1,21 @@
+#!/bin/sh
+# mmdebstrap's hook: what a new root gets before it becomes a file system.
+#
+# usage: customize.sh ROOT
+set -eu
+root=$1
+here=$(dirname "$0")
+PATH=$PATH:/usr/sbin:/sbin
+
+echo vireo >"$root/etc/hostname"
+echo "127.0.0.1 localhost vireo" >"$root/etc/hosts"
+echo "LABEL=vireo-root / ext4 errors=remount-ro 0 1" >"$root/etc/fstab"
+echo "root:vireo" | chpasswd -R "$root"
+# Nothing that starts by itself, some minutes after the boot.
+for timer in apt-daily apt-daily-upgrade; do
+    ln -sf /dev/null "$root/etc/systemd/system/$timer.timer"
+done
+rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* \
+    "$root"/usr/share/doc/* "$root"/usr/share/man/* "$root"/usr/share/locale/*
+mkdir -p "$root/boot/grub"
+cp "$here/grub.cfg" "$root/boot/grub/grub.cfg"
