@@ -28,6 +28,8 @@ echo vireo >"$root/etc/hostname"
 
 cat >"$root/etc/profile" <<'PROFILE'
 export PS1='vireo:\w# '
+# Without -f they ask an init that is not there.
+alias poweroff='poweroff -f' reboot='reboot -f' halt='halt -f'
 PROFILE
 
 # Kernel parameters of the form NAME=value which Linux does not know reach
@@ -50,7 +52,7 @@ fi
 echo
 echo "  Welcome to Linux $(uname -r) on $(uname -m) in Vireo."
 echo "  $(nproc) processor(s), $(awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB of memory, BusyBox tools."
-echo "  'poweroff -f' switches the machine off; Ctrl-A x leaves at once."
+echo "  'poweroff' switches the machine off; Ctrl-A x leaves at once."
 echo
 # setsid and cttyhack make the console the controlling terminal of the shell:
 # without that Ctrl-C and job control do not work.

@@ -78,7 +78,7 @@ def talk(m):
     if width == "64" and not WITH_QEMU:
         vulnerabilities(m)
 
-    m.send("poweroff -f\n")
+    m.send("poweroff\n")
     m.expect(r"reboot: Power down|Power down", 60)
     m.exits(0)
     m.terminal_is_restored()
