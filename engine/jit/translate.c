@@ -499,6 +499,11 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     uint64_t began = host_tsc();
     size_t arena_used = j->arena_used, bytes = 0, in_first;
     struct tr t = {.c = c, .j = j, .t = j->translation, .key = key};
+    /* loop.c's, for as long as the unit is made */
+    unsigned copies = second ? 0 : LOOP_MAX_INSNS;
+    struct x86_insn *decoded;
+    struct jit_link *links;
+    uint8_t *seen = NULL;
     uint64_t checked;
     struct jit_unit *u;
 
@@ -535,16 +540,19 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
         return NULL;
     if (!mark(c, ram, ram_offset, in_first, checked) || memcmp(t.t->copy, host, in_first) != 0)
         return NULL;
-    u = jit_arena_alloc(j, sizeof *u + (count + 1 + LOOP_MAX_INSNS) * sizeof(struct x86_insn));
+    links = jit_arena_alloc(j, (2 * jumps + 4) * sizeof(struct jit_link));
+    if (checked)
+        seen = jit_arena_alloc(j, bytes);
+    decoded = u->insn;
+    u = jit_arena_alloc(j, sizeof *u + (count + 1 + copies) * sizeof(struct x86_insn));
+    memmove(u->insn, decoded, (count + 1) * sizeof(struct x86_insn));
     *u = (struct jit_unit){.host = host, .key = key, .count = (uint16_t)count,
-                           .checked_lines = checked};
-    u->links = jit_arena_alloc(j, (2 * jumps + 4) * sizeof(struct jit_link));
+                           .checked_lines = checked, .links = links, .seen = seen};
     t.u = u;
     if (second)
         u->crossing = note_crossing(&t, second, (unsigned)in_first, (unsigned)bytes);
     if (checked) {
-        u->seen = jit_arena_alloc(j, bytes);
-        memcpy(u->seen, t.t->copy, bytes);
+        memcpy(seen, t.t->copy, bytes);
         t.no_loop = true;
         for (unsigned n = 0; n < count; n++)
             t.t->is_moving[n] = t.t->is_slow[n] = changing_moves(&t, n);
@@ -557,6 +565,7 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
         j->arena_used = arena_used;
         return NULL;
     }
+    j->arena_used -= copies * sizeof(struct x86_insn);
     u->code_bytes = t.hot_end - (uint32_t)j->hot_used;
     u->cold = (uint32_t)j->cold_used;
     u->cold_bytes = t.e.at - u->cold;
