@@ -545,7 +545,8 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
         seen = jit_arena_alloc(j, bytes);
     decoded = u->insn;
     u = jit_arena_alloc(j, sizeof *u + (count + 1 + copies) * sizeof(struct x86_insn));
-    memmove(u->insn, decoded, (count + 1) * sizeof(struct x86_insn));
+    for (unsigned n = count + 1; n-- > 0;)
+        u->insn[n] = decoded[n];
     *u = (struct jit_unit){.host = host, .key = key, .count = (uint16_t)count,
                            .checked_lines = checked, .links = links, .seen = seen};
     t.u = u;
