@@ -151,7 +151,6 @@ bool jit_refresh(struct x86_vcpu *c, struct x86_insn *i)
         fresh.length != i->length || (fresh.flags & INSN_LAST) || vec_binder_for(&d->z) ||
         (changing_may_store(d, &fresh) && i->number + 1u < u->count))
         return false;
-    fresh.spare = i->spare;
     *i = fresh;
     memcpy(seen, bytes, i->length);
     return true;

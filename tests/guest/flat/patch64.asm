@@ -93,6 +93,29 @@ align 16
     jnz .length
     CHECK rbx, TURNS / 3 * (1 + 1 + 1000)
 
+    ; the third of three registers: ANDN EBX, ESI, EAX or R8D
+    mov eax, 7
+    xor ecx, ecx
+    cpuid
+    test ebx, 1 << 3                    ; BMI1
+    jz .no_andn
+    mov ecx, TURNS & ~1
+    mov esi, 0xff
+    mov eax, 0x1234
+    mov r8d, 0x5678
+    xor edx, edx
+align 64
+.third:
+    xor byte [.andn + 1], 0x20          ; VEX.B
+    nop
+.andn:
+    andn ebx, esi, eax
+    add edx, ebx
+    dec ecx
+    jnz .third
+    CHECK rdx, (TURNS / 2) * (0x1200 + 0x5600)
+.no_andn:
+
     ; a displacement, and a store by what was patched
     mov ecx, TURNS
 align 64
