@@ -223,6 +223,8 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
         goes_on(c, i, page_rip))
         return 0;
     c->s.icount += i->number + 1u;
+    if (unlikely(wants_out(c)))
+        jit_sample(j, jit_unit_of(i));
     return dispatch(c);
 }
 
@@ -283,8 +285,10 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
         }
     }
     c->s.reg[X86_RIP] = rip;
-    if (wants_out(c))
+    if (wants_out(c)) {
+        jit_sample(j, l->from);
         return leave_for(c, LEAVE_EVENT);
+    }
     u = unit_here(c, &page, &why);
     if (!u)
         return leave_for(c, why);

@@ -130,6 +130,7 @@ struct jit_unit {
     uint32_t key;
     uint16_t count, bytes; /* guest instructions and bytes, contiguous */
     bool needs_flags;      /* looks at the flags it is entered with */
+    uint8_t samples;       /* how often an event found it running */
     uint32_t entry;        /* code offset: flags are in cc */
     uint32_t entry_flags;  /* code offset: flags are in EFLAGS */
     uint32_t code_bytes;   /* from entry_flags.. */
@@ -261,6 +262,7 @@ struct jit {
      * did; share no lookup; and units that had their trial. */
     uint64_t l0_sites[JIT_SITES / 64], tlb_sites[JIT_SITES / 64];
     uint64_t single_sites[JIT_SITES / 64], tried_units[JIT_SITES / 64];
+    uint64_t hot_units[JIT_SITES / 64]; /* to have a trial, loop or not */
     uint64_t l0_clears; /* how often L0 was emptied */
     /* How often code has changed, by hash of its line or place; how often any has. */
     uint8_t changing[JIT_CHANGING];
@@ -359,6 +361,8 @@ bool jit_is_noted(const uint64_t *sites, const uint8_t *guest_code);
 void jit_note(uint64_t *sites, const uint8_t *guest_code);
 /* The code has changed: nothing is known of its places. */
 void jit_forget_sites(struct jit *j, const struct jit_unit *u);
+/* An event has found the unit running. */
+void jit_sample(struct jit *j, struct jit_unit *u);
 /* Access i ends the trial of its unit, which is to be made anew. */
 void jit_trial_over(struct jit *j, const struct x86_insn *i);
 /* L0 misses too often for the access before this return address. */

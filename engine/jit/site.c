@@ -7,9 +7,10 @@
  * of times: there it puts nothing on the way of the address. Which these are shows
  * in a trial: the unit of a loop is translated with accesses that look into the
  * TLB and count how often they go to another page than the last time. When one of
- * them has been through so often, the unit is made anew with what was learned. A
- * place that has a good part of all misses of L0, and many of them in a short time,
- * is moved to the TLB even so.
+ * them has been through so often, the unit is made anew with what was learned. So
+ * have units that are no loop a trial if events, the guest's timer's most of all,
+ * find them running again and again. A place that has a good part of all misses of
+ * L0, and many of them in a short time, is moved to the TLB even so.
  *
  * Sets and counters go by a hash of the guest code's address: somebody else's
  * place costs time and nothing else.
@@ -21,6 +22,7 @@
 /* A change of page in so many uses is still a place for L0. A miss costs ten times
  * what is saved by a hit, and there are others. */
 #define USES_PER_CHANGE 64
+#define HOT_SAMPLES 2
 
 unsigned jit_site_hash(const uint8_t *guest_code)
 {
@@ -51,6 +53,7 @@ static void forget(uint64_t *sites, const uint8_t *guest_code)
 void jit_forget_sites(struct jit *j, const struct jit_unit *u)
 {
     forget(j->tried_units, u->host);
+    forget(j->hot_units, u->host);
     for (unsigned n = 0; n < u->count; n++) {
         const uint8_t *at = jit_guest_code(u, &u->insn[n]);
         forget(j->l0_sites, at);
@@ -71,6 +74,15 @@ static void make_anew(struct jit *j, struct jit_unit *u)
     if (u->block)
         u->block->heat = (uint16_t)j->threshold;
     jit_kill(j, u);
+}
+
+void jit_sample(struct jit *j, struct jit_unit *u)
+{
+    if (!u->host || ++u->samples != HOT_SAMPLES || jit_is_noted(j->tried_units, u->host) ||
+        jit_is_noted(j->hot_units, u->host))
+        return;
+    jit_note(j->hot_units, u->host);
+    make_anew(j, u);
 }
 
 void jit_trial_over(struct jit *j, const struct x86_insn *i)

@@ -558,7 +558,8 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
         for (unsigned n = 0; n < count; n++)
             t.t->is_moving[n] = t.t->is_slow[n] = changing_moves(&t, n);
     }
-    t.is_trial = !checked && !jit_is_noted(j->tried_units, host) && is_loop(&t);
+    t.is_trial = !checked && !jit_is_noted(j->tried_units, host) &&
+                 (jit_is_noted(j->hot_units, host) || is_loop(&t));
     t.e = (struct emit){.base = j->code.write};
     while (!emit_unit(&t))
         ;
