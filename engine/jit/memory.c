@@ -15,11 +15,6 @@
                             ((class) * JIT_L0_SLOTS + (slot)) * sizeof(struct jit_l0) +            \
                             offsetof(struct jit_l0, field)))
 
-static unsigned class_of(const struct tr *t)
-{
-    return t->class;
-}
-
 struct jit_stub *new_stub(struct tr *t, unsigned kind, uint32_t jump)
 {
     struct jit_stub *s;
@@ -63,7 +58,7 @@ static unsigned slot_for(struct tr *t, unsigned id)
 static uint32_t emit_check(struct tr *t, unsigned base, int32_t disp, unsigned size,
                            bool is_write, unsigned slot)
 {
-    unsigned class = class_of(t);
+    unsigned class = t->class;
     struct emit *e = &t->e;
 
     emit_lea(e, T0, rm_mem(base, disp));
@@ -164,7 +159,7 @@ static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size,
     s->spilled = way != WAY_L0 && base == T1;
     s->ea_again = t->ea_again;
     if (way == WAY_L0)
-        emit_load(e, T0, L0_RM(class_of(t), slot, addend));
+        emit_load(e, T0, L0_RM(t->class, slot, addend));
     else
         emit_tlb_addend(t, base, way);
     s->done = t->is_run ? 0 : e->at;
@@ -207,8 +202,8 @@ static struct rm check_shared(struct tr *t, unsigned guest, unsigned base, int32
 
     t->j->stats.accesses++;
     if (group_covers(t, guest, disp, size, is_write)) {
-        emit_load(e, T0, t->group[guest].is_kept ? L0_RM(class_of(t), slot, kept)
-                                                 : L0_RM(class_of(t), slot, addend));
+        emit_load(e, T0, t->group[guest].is_kept ? L0_RM(t->class, slot, kept)
+                                                 : L0_RM(t->class, slot, addend));
         return rm_mem_index(base, T0, 0, disp);
     }
     flags_clobber(t);
@@ -226,10 +221,10 @@ static struct rm check_shared(struct tr *t, unsigned guest, unsigned base, int32
     s->spilled = way != WAY_L0 && base == T1;
     s->retry = e->at;
     if (way == WAY_L0) {
-        emit_load(e, T0, L0_RM(class_of(t), slot, addend));
+        emit_load(e, T0, L0_RM(t->class, slot, addend));
     } else {
         emit_tlb_addend(t, base, way);
-        emit_store(e, L0_RM(class_of(t), slot, kept), T0);
+        emit_store(e, L0_RM(t->class, slot, kept), T0);
     }
     g.active = true;
     g.is_kept = way != WAY_L0;

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 #define GOOD 0x50u
-#define ERROR_OF(tfd) ((tfd) >> 8 & 0xFF)
 
 enum {
     IDENTIFY = 0xEC,

@@ -56,7 +56,6 @@ enum vec_flags {
  * raises #XM (or #UD). */
 void vec_run_mxcsr(struct x86_vcpu *c, vec_thunk *fn, void *mem);
 /* The same with the x87 state loaded for this instruction only. */
-void vec_run_x87(struct x86_vcpu *c, vec_thunk *fn, void *mem, bool uses_mxcsr);
 /* Runs with whatever the flags ask for. */
 void vec_run(struct x86_vcpu *c, unsigned flags, vec_thunk *fn, void *mem);
 
