@@ -45,7 +45,7 @@ uint32_t emit_poll(struct tr *t)
 {
     struct emit *e = &t->e;
 
-    emit_rm_imm(e, 0x83, 7, CPU_RM(vcpu.events), 1); /* cmp dword [events], 0 */
+    emit_rm(e, 0x83, 7, CPU_RM(vcpu.events)); /* cmp dword [events], 0 */
     emit8(e, 0);
     return emit_jcc(e, 5);
 }
@@ -70,7 +70,7 @@ void emit_guard(struct tr *t, struct jit_link *l)
 {
     struct emit *e = &t->e;
 
-    emit_rm_imm(e, 0x81, 7, JIT_RM(generation), 4); /* cmp dword, never equal to 0 */
+    emit_rm(e, 0x81, 7, JIT_RM(generation)); /* cmp dword, never equal to 0 */
     l->guard_disp = e->at - 4;
     l->guard = e->at;
     emit32(e, 0);
@@ -82,7 +82,7 @@ void emit_guard(struct tr *t, struct jit_link *l)
         emit64(e, 0);
         emit_rm(e, OP_W | 0x3b, T0, RM_PAGE_RIP);
     } else {
-        emit_rm_imm(e, 0x81, 7, RM_PAGE_RIP, 4);
+        emit_rm(e, 0x81, 7, RM_PAGE_RIP);
         l->guard_rip = e->at;
         emit32(e, 0);
     }
@@ -288,7 +288,7 @@ void emit_lookup(struct tr *t)
     emit_index(t);
     emit_rm(e, OP_W | 0x3b, T1, rm_mem_index(H_RSP, T0, 3, table));
     slow_if(t, 5);
-    emit_rm_imm(e, 0x83, 7, CPU_RM(vcpu.events), 1);
+    emit_rm(e, 0x83, 7, CPU_RM(vcpu.events));
     emit8(e, 0);
     slow_if(t, 5);
 }

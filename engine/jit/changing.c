@@ -222,11 +222,11 @@ static void compare(struct tr *t, unsigned at, unsigned bytes)
         emit_alu_imm(e, 0, 7, rm, (int32_t)le32_get(seen));
         break;
     case 2:
-        emit_rm_imm(e, OP_66 | 0x81, 7, rm, 2);
+        emit_rm(e, OP_66 | 0x81, 7, rm);
         emit16(e, (unsigned)(seen[0] | seen[1] << 8));
         break;
     default:
-        emit_rm_imm(e, OP_BYTE_RM | 0x80, 7, rm, 1);
+        emit_rm(e, OP_BYTE_RM | 0x80, 7, rm);
         emit8(e, seen[0]);
         break;
     }

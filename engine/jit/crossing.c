@@ -24,7 +24,7 @@ static void compare(struct tr *t, const uint8_t *bytes, unsigned at, unsigned si
     struct emit *e = &t->e;
     unsigned op = size == 1 ? 0x80 : size == 2 ? OP_66 | 0x81 : 0x81;
 
-    emit_rm_imm(e, op, 7, rm_mem(T0, (int32_t)at), size);
+    emit_rm(e, op, 7, rm_mem(T0, (int32_t)at));
     for (unsigned n = 0; n < size; n++)
         emit8(e, bytes[at + n]);
 }

@@ -16,7 +16,7 @@ static void check_unsigned(struct tr *t, unsigned size, unsigned word, struct rm
 
     if (size == 8) {
         emit_rm(e, 0x8b, T0, rm_reg(H_R14));
-        emit_rm_imm(e, 0xc1, 5, rm_reg(T0), 1); /* shr eax, 8 */
+        emit_rm(e, 0xc1, 5, rm_reg(T0)); /* shr eax, 8 */
         emit8(e, 8);
         emit_rm(e, 0x3a | OP_BYTE_REG | OP_BYTE_RM, T0, s);
     } else {
@@ -38,7 +38,7 @@ static void check_signed(struct tr *t, unsigned size, unsigned word, struct rm s
             emit_rm(e, OP_0F | 0xbf, T0, rm_reg(H_R14)); /* movsx eax, ax */
         else
             emit_rm(e, word | 0x8b, T0, rm_reg(H_R14));
-        emit_rm_imm(e, (size == 64 ? OP_W : 0) | 0xc1, 7, rm_reg(T0), 1); /* sar */
+        emit_rm(e, (size == 64 ? OP_W : 0) | 0xc1, 7, rm_reg(T0)); /* sar */
         emit8(e, size == 64 ? 63 : 31);
         emit_rm(e, word | 0x3b, T0, rm_reg(H_RDX));
     }

@@ -39,17 +39,12 @@ void emit64(struct emit *e, uint64_t v)
     put(e, &v, 8);
 }
 
-void emit_modrm(struct emit *e, unsigned reg, struct rm rm, unsigned imm_bytes)
+void emit_modrm(struct emit *e, unsigned reg, struct rm rm)
 {
     unsigned r = (reg & 7) << 3, mod;
 
     if (!rm.is_mem) {
         emit8(e, 0xc0 | r | (rm.base & 7));
-        return;
-    }
-    if (rm.base == H_NONE) { /* RIP-relative: from the end of the instruction */
-        emit8(e, r | 5);
-        emit32(e, (uint32_t)rm.disp - (e->at + 4 + imm_bytes));
         return;
     }
     if (rm.disp == 0 && (rm.base & 7) != 5)
@@ -73,13 +68,13 @@ void emit_modrm(struct emit *e, unsigned reg, struct rm rm, unsigned imm_bytes)
 
 static unsigned rex_rxb(unsigned reg, struct rm rm)
 {
-    unsigned b = rm.base != H_NONE ? rm.base >> 3 & 1u : 0;
+    unsigned b = rm.base >> 3 & 1u;
     unsigned x = rm.is_mem && rm.index != H_NONE ? rm.index >> 3 & 1u : 0;
 
     return (reg >> 3 & 1) << 2 | x << 1 | b;
 }
 
-void emit_rm_imm(struct emit *e, unsigned op, unsigned reg, struct rm rm, unsigned imm_bytes)
+void emit_rm(struct emit *e, unsigned op, unsigned reg, struct rm rm)
 {
     unsigned rex = rex_rxb(reg, rm);
 
@@ -108,11 +103,11 @@ void emit_rm_imm(struct emit *e, unsigned op, unsigned reg, struct rm rm, unsign
     else if ((op & OP_0F3A) == OP_0F3A)
         emit8(e, 0x3a);
     emit8(e, op & 0xff);
-    emit_modrm(e, reg, rm, imm_bytes);
+    emit_modrm(e, reg, rm);
 }
 
 void emit_vex(struct emit *e, unsigned map, unsigned pp, bool w, unsigned vvvv, unsigned opcode,
-              unsigned reg, struct rm rm, unsigned imm_bytes)
+              unsigned reg, struct rm rm)
 {
     unsigned rxb = rex_rxb(reg, rm);
 
@@ -120,16 +115,16 @@ void emit_vex(struct emit *e, unsigned map, unsigned pp, bool w, unsigned vvvv, 
     emit8(e, (~rxb & 7) << 5 | map);
     emit8(e, (unsigned)w << 7 | (~vvvv & 15) << 3 | pp);
     emit8(e, opcode);
-    emit_modrm(e, reg, rm, imm_bytes);
+    emit_modrm(e, reg, rm);
 }
 
 void emit_alu_imm(struct emit *e, unsigned op, unsigned which, struct rm rm, int32_t imm)
 {
     if (imm == (int8_t)imm) {
-        emit_rm_imm(e, op | 0x83, which, rm, 1);
+        emit_rm(e, op | 0x83, which, rm);
         emit8(e, (uint8_t)imm);
     } else {
-        emit_rm_imm(e, op | 0x81, which, rm, 4);
+        emit_rm(e, op | 0x81, which, rm);
         emit32(e, (uint32_t)imm);
     }
 }

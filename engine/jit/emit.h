@@ -51,7 +51,7 @@ enum emit_op {
 /* A register (index == H_NONE, is_mem false) or a memory operand. */
 struct rm {
     bool is_mem;
-    uint8_t base;  /* register; H_NONE with is_mem: RIP-relative, disp = code offset */
+    uint8_t base;  /* register */
     uint8_t index; /* H_NONE: none */
     uint8_t scale; /* 0..3 */
     int32_t disp;
@@ -73,29 +73,18 @@ static inline struct rm rm_mem_index(unsigned base, unsigned index, unsigned sca
                        .scale = (uint8_t)scale, .disp = disp};
 }
 
-/* Data of the code itself. */
-static inline struct rm rm_code(uint32_t offset)
-{
-    return (struct rm){.is_mem = true, .base = H_NONE, .index = H_NONE, .disp = (int32_t)offset};
-}
-
 void emit8(struct emit *e, unsigned v);
 void emit16(struct emit *e, unsigned v);
 void emit32(struct emit *e, uint32_t v);
 void emit64(struct emit *e, uint64_t v);
 
-/* ModRM instruction without an immediate; imm_bytes follow it (for
- * RIP-relative operands). */
-void emit_rm_imm(struct emit *e, unsigned op, unsigned reg, struct rm rm, unsigned imm_bytes);
-static inline void emit_rm(struct emit *e, unsigned op, unsigned reg, struct rm rm)
-{
-    emit_rm_imm(e, op, reg, rm, 0);
-}
+/* ModRM instruction; its immediate, if it has one, follows. */
+void emit_rm(struct emit *e, unsigned op, unsigned reg, struct rm rm);
 /* VEX form of a general-register instruction: pp 0..3, map 1..3. */
 void emit_vex(struct emit *e, unsigned map, unsigned pp, bool w, unsigned vvvv, unsigned opcode,
-              unsigned reg, struct rm rm, unsigned imm_bytes);
+              unsigned reg, struct rm rm);
 /* ModRM, SIB and displacement alone. */
-void emit_modrm(struct emit *e, unsigned reg, struct rm rm, unsigned imm_bytes);
+void emit_modrm(struct emit *e, unsigned reg, struct rm rm);
 
 /* group 1 (ADD 0, OR 1, ADC 2, SBB 3, AND 4, SUB 5, XOR 6, CMP 7) with an
  * immediate; op carries OP_W, OP_66.. */

@@ -351,10 +351,10 @@ static void emit_alu_source(struct tr *t, const struct x86_decode *d, unsigned w
     if (d->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         int32_t imm = (int32_t)d->op[1].imm.value.s;
         if (size == 8) {
-            emit_rm_imm(e, 0x80 | OP_BYTE_RM, which, rm_reg(to), 1);
+            emit_rm(e, 0x80 | OP_BYTE_RM, which, rm_reg(to));
             emit8(e, (unsigned)imm);
         } else if (size == 16) {
-            emit_rm_imm(e, word | 0x81, which, rm_reg(to), 2);
+            emit_rm(e, word | 0x81, which, rm_reg(to));
             emit16(e, (unsigned)imm);
         } else {
             emit_alu_imm(e, word, which, rm_reg(to), imm);
@@ -376,8 +376,7 @@ static void emit_test_source(struct tr *t, const struct x86_decode *d, unsigned 
                 guest_rm(t, (unsigned)plain_register(d, 1)));
         return;
     }
-    emit_rm_imm(e, size == 8 ? 0xf6 | OP_BYTE_RM : word | 0xf7, 0, rm_reg(to),
-                MIN(size / 8, 4u));
+    emit_rm(e, size == 8 ? 0xf6 | OP_BYTE_RM : word | 0xf7, 0, rm_reg(to));
     if (size == 8)
         emit8(e, imm);
     else if (size == 16)
@@ -426,8 +425,8 @@ static void emit_recipe(struct tr *t, struct recipe r)
             emit_rm(e, size == 8 ? 0xf6 | OP_BYTE_RM : word | 0xf7, 3, rm_reg(T0));
         break;
     default:
-        emit_rm_imm(e, size == 8 ? 0xc0 | OP_BYTE_RM : word | 0xc1, d->z.raw.modrm.reg,
-                    rm_reg(T0), 1);
+        emit_rm(e, size == 8 ? 0xc0 | OP_BYTE_RM : word | 0xc1, d->z.raw.modrm.reg,
+                    rm_reg(T0));
         emit8(e, (unsigned)d->op[1].imm.value.u);
         break;
     }

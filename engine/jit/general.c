@@ -188,8 +188,8 @@ static bool emit_high_byte(struct tr *t, const struct form *f, unsigned op)
     if (uses_rax)
         emit_mov(e, H_RAX, H_R14);
 #define NUMBER(x) (is_high_byte(x) ? guest_of(x) + 4 : guest_of(x))
-    emit_rm_imm(e, op | OP_NO_REX, f->reg ? NUMBER(f->reg) : f->digit,
-                rm_reg(NUMBER(f->rm)), f->imm_bytes);
+    emit_rm(e, op | OP_NO_REX, f->reg ? NUMBER(f->reg) : f->digit,
+                rm_reg(NUMBER(f->rm)));
 #undef NUMBER
     emit_immediate(e, d, f->imm_bytes);
     if (writes_rax)
@@ -297,7 +297,7 @@ static bool emit_registers(struct tr *t, const struct form *f, unsigned op)
             emit_load(e, reg, guest_rm(t, reg_guest));
         reg_back = writes(f->reg);
     }
-    emit_rm_imm(e, op, reg, rm, f->imm_bytes);
+    emit_rm(e, op, reg, rm);
     emit_immediate(e, d, f->imm_bytes);
     if (reg_back)
         emit_store(e, guest_rm(t, reg_guest), reg);
@@ -360,7 +360,7 @@ static bool emit_form(struct tr *t, const struct form *f, unsigned op)
             reg_back = writes(f->reg);
         }
     }
-    emit_rm_imm(e, op, reg, rm, f->imm_bytes);
+    emit_rm(e, op, reg, rm);
     emit_immediate(e, d, f->imm_bytes);
     if (reg_back) {
         emit_store(e, guest_rm(t, guest_of(f->reg)), reg);
@@ -416,10 +416,10 @@ static bool emit_mov_insn(struct tr *t)
         unsigned g = guest_of(&d->op[0]), size = d->op[0].size, h = host_of(t, g);
         uint64_t v = d->z.raw.imm[0].value.u;
         if (size == 8) {
-            emit_rm_imm(e, 0xc6 | OP_BYTE_RM, 0, guest_rm(t, g), 1);
+            emit_rm(e, 0xc6 | OP_BYTE_RM, 0, guest_rm(t, g));
             emit8(e, (unsigned)v);
         } else if (size == 16) {
-            emit_rm_imm(e, 0xc7 | OP_66, 0, guest_rm(t, g), 2);
+            emit_rm(e, 0xc7 | OP_66, 0, guest_rm(t, g));
             emit16(e, (unsigned)v);
         } else {
             unsigned r = h == H_NONE ? T1 : h;
@@ -587,7 +587,7 @@ static bool emit_cmpxchg_wide(struct tr *t, unsigned size)
     mem_to_t1(t, &rm);
     if (size == 16) { /* #GP unless aligned */
         flags_clobber(t);
-        emit_rm_imm(e, 0xf6 | OP_BYTE_RM, 0, rm_reg(T1), 1);
+        emit_rm(e, 0xf6 | OP_BYTE_RM, 0, rm_reg(T1));
         emit8(e, 15);
         slow_if(t, 5);
     }
@@ -627,7 +627,7 @@ static bool emit_bit_string(struct tr *t)
                 rm_mem(H_RSP, (int32_t)(offsetof(struct x86_vcpu, seg_base) + 8u * i->seg)));
     }
     emit_rm(e, OP_W | (size == 64 ? 0x8b : size == 32 ? 0x63 : OP_0F | 0xbf), T0, guest_rm(t, g));
-    emit_rm_imm(e, OP_W | 0xc1, 7, rm_reg(T0), 1); /* sar */
+    emit_rm(e, OP_W | 0xc1, 7, rm_reg(T0)); /* sar */
     emit8(e, shift);
     emit_rm(e, (t->is_64 ? OP_W : 0) | 0x8d, T1, rm_mem_index(T1, T0, shift - 3, 0));
     rm = mem_linear(t, T1, id, bytes, !is_bt);
@@ -809,8 +809,7 @@ static bool emit_vex_general(struct tr *t)
         vvvv = rm.is_mem || rm.base != T1 ? mem_spare(t, &rm) : T0;
         emit_load(e, vvvv, guest_rm(t, guest_of(f.vvvv)));
     }
-    emit_vex(e, map, z->raw.vex.pp, z->operand_width == 64, vvvv, z->opcode, reg, rm,
-             f.imm_bytes);
+    emit_vex(e, map, z->raw.vex.pp, z->operand_width == 64, vvvv, z->opcode, reg, rm);
     emit_immediate(e, d, f.imm_bytes);
     if (f.reg && host_of(t, guest_of(f.reg)) == H_NONE)
         emit_store(e, guest_rm(t, guest_of(f.reg)), reg);

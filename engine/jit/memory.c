@@ -85,7 +85,7 @@ static void emit_measure(struct tr *t)
     emit_rm(e, 0x89, T1, SITE_RM(page));
     emit_alu_imm(e, 0, 0, SITE_RM(changes), 1);
     emit_patch(e, same, e->at);
-    emit_rm_imm(e, 0x81, 0, SITE_RM(uses), 4); /* add */
+    emit_rm(e, 0x81, 0, SITE_RM(uses)); /* add */
     emit32(e, JIT_TRIAL_STEP);
 #undef SITE_RM
     new_stub(t, STUB_TRIAL, emit_jcc(e, 2)); /* jc */
@@ -105,7 +105,7 @@ static uint32_t emit_tlb_check(struct tr *t, unsigned base, int32_t disp, unsign
     if (base == T1 && !t->ea_again)
         emit_store(e, JIT_RM(saved_t1), T1);
     emit_lea(e, T1, rm_mem(T0, (int32_t)size - 1));
-    emit_rm_imm(e, OP_W | 0xc1, 5, rm_reg(T0), 1); /* shr T0, 12 - 5 */
+    emit_rm(e, OP_W | 0xc1, 5, rm_reg(T0)); /* shr T0, 12 - 5 */
     emit8(e, 12 - TLB_ENTRY_SHIFT);
     emit_rm(e, OP_W | 0x23, T0, CPU_RM(tlb_index_mask));
     emit_alu_imm(e, OP_W, 4, rm_reg(T1), -4096);
@@ -281,7 +281,7 @@ void emit_ea(struct tr *t, unsigned to)
         base = r;
     }
     if (base == H_NONE && index == H_NONE) {
-        emit_rm_imm(e, (i->ea_shift == 0 ? OP_W : 0) | 0xc7, 0, rm_reg(to), 4);
+        emit_rm(e, (i->ea_shift == 0 ? OP_W : 0) | 0xc7, 0, rm_reg(to));
         emit32(e, (uint32_t)disp);
     } else if (base == H_NONE) {
         /* No base: SIB with base 5, mod 0, disp32. */

@@ -22,25 +22,25 @@ enum ring_attr {
 
 static void test32(struct emit *e, struct rm rm, uint32_t bits)
 {
-    emit_rm_imm(e, 0xf7, 0, rm, 4);
+    emit_rm(e, 0xf7, 0, rm);
     emit32(e, bits);
 }
 
 static void store32(struct emit *e, struct rm rm, uint32_t v)
 {
-    emit_rm_imm(e, 0xc7, 0, rm, 4);
+    emit_rm(e, 0xc7, 0, rm);
     emit32(e, v);
 }
 
 static void store8(struct emit *e, struct rm rm, unsigned v)
 {
-    emit_rm_imm(e, 0xc6, 0, rm, 1);
+    emit_rm(e, 0xc6, 0, rm);
     emit8(e, v);
 }
 
 static void compare8(struct emit *e, struct rm rm, unsigned v)
 {
-    emit_rm_imm(e, 0x80, 7, rm, 1);
+    emit_rm(e, 0x80, 7, rm);
     emit8(e, v);
 }
 
@@ -49,9 +49,8 @@ static void only_same_key(struct tr *t, unsigned class)
 {
     struct emit *e = &t->e;
 
-    emit_rm_imm(e, 0x81, 7,
-                rm_mem(H_RSP, (int32_t)(JIT_AREA + offsetof(struct jit, jumps_key) + 4 * class)),
-                4);
+    emit_rm(e, 0x81, 7,
+                rm_mem(H_RSP, (int32_t)(JIT_AREA + offsetof(struct jit, jumps_key) + 4 * class)));
     emit32(e, (t->key & ~(3u << KEY_CLASS_SHIFT)) | class << KEY_CLASS_SHIFT);
     slow_if(t, CC_NE);
 }
@@ -68,7 +67,7 @@ static void load_segment(struct tr *t, unsigned seg, uint32_t attr)
     struct emit *e = &t->e;
 
     emit_rm(e, OP_66 | 0x89, T0, segment_rm(seg, offsetof(struct x86_seg, selector)));
-    emit_rm_imm(e, OP_W | 0xc7, 0, segment_rm(seg, offsetof(struct x86_seg, base)), 4);
+    emit_rm(e, OP_W | 0xc7, 0, segment_rm(seg, offsetof(struct x86_seg, base)));
     emit32(e, 0);
     store32(e, segment_rm(seg, offsetof(struct x86_seg, limit)), UINT32_MAX);
     store32(e, segment_rm(seg, offsetof(struct x86_seg, attr)), attr);
@@ -80,7 +79,7 @@ static void load_flags(struct tr *t)
     struct emit *e = &t->e;
 
     emit_rm(e, 0x8b, T1, rm_reg(T0));
-    emit_rm_imm(e, 0xc1, 5, rm_reg(T0), 1); /* shr eax, 3: OF into AH */
+    emit_rm(e, 0xc1, 5, rm_reg(T0)); /* shr eax, 3: OF into AH */
     emit8(e, 3);
     emit_rm(e, 0x8a | OP_BYTE_RM | OP_BYTE_REG, T0, rm_reg(T1)); /* mov al, r15b */
     emit8(e, 0x86);                                              /* xchg al, ah */
@@ -185,9 +184,9 @@ static bool emit_sysret(struct tr *t)
     test32(e, rm_reg(11), ODD_FLAGS);
     slow_if(t, CC_NE);
     emit_mov(e, T0, H_RCX); /* canonical? */
-    emit_rm_imm(e, OP_W | 0xc1, 4, rm_reg(T0), 1);
+    emit_rm(e, OP_W | 0xc1, 4, rm_reg(T0));
     emit8(e, 16);
-    emit_rm_imm(e, OP_W | 0xc1, 7, rm_reg(T0), 1);
+    emit_rm(e, OP_W | 0xc1, 7, rm_reg(T0));
     emit8(e, 16);
     emit_rm(e, OP_W | 0x3b, T0, rm_reg(H_RCX));
     slow_if(t, CC_NE);

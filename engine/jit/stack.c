@@ -25,7 +25,7 @@ static bool emit_push(struct tr *t)
 
     if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         rm = mem_stack(t, -(int32_t)size, size, true);
-        emit_rm_imm(e, size_word(size) | 0xc7, 0, rm, size == 2 ? 2 : 4);
+        emit_rm(e, size_word(size) | 0xc7, 0, rm);
         if (size == 2)
             emit16(e, (unsigned)o->imm.value.u);
         else

@@ -29,7 +29,7 @@ static void only_upwards(struct tr *t)
     struct emit *e = &t->e;
 
     flags_clobber(t);
-    emit_rm_imm(e, 0xf7, 0, CPU_RM(s.rflags), 4);
+    emit_rm(e, 0xf7, 0, CPU_RM(s.rflags));
     emit32(e, FLAG_DF);
     slow_if(t, CC_NE);
 }
@@ -43,7 +43,7 @@ static void only_32_bits(struct tr *t, bool is_movs)
     emit_rm(e, OP_W | 0x0b, T0, rm_reg(H_RDI));
     if (is_movs)
         emit_rm(e, OP_W | 0x0b, T0, rm_reg(H_RSI));
-    emit_rm_imm(e, OP_W | 0xc1, 5, rm_reg(T0), 1); /* shr */
+    emit_rm(e, OP_W | 0xc1, 5, rm_reg(T0)); /* shr */
     emit8(e, 32);
     slow_if(t, CC_NE);
 }
@@ -74,7 +74,7 @@ static void emit_rep(struct emit *e, unsigned opcode, unsigned size)
 /* The check may be wrong as long as nothing has changed: fault.c. */
 static void touch(struct emit *e, struct rm rm)
 {
-    emit_rm_imm(e, OP_BYTE_RM | 0x80, 7, rm, 1); /* cmp byte [..], 0 */
+    emit_rm(e, OP_BYTE_RM | 0x80, 7, rm); /* cmp byte [..], 0 */
     emit8(e, 0);
 }
 

@@ -37,13 +37,13 @@ bool system_may_leave(const struct x86_decode *d)
 
 static void compare8(struct emit *e, struct rm rm, unsigned v)
 {
-    emit_rm_imm(e, 0x80, 7, rm, 1);
+    emit_rm(e, 0x80, 7, rm);
     emit8(e, v);
 }
 
 static void test32(struct emit *e, struct rm rm, uint32_t bits)
 {
-    emit_rm_imm(e, 0xf7, 0, rm, 4);
+    emit_rm(e, 0xf7, 0, rm);
     emit32(e, bits);
 }
 
@@ -168,7 +168,7 @@ static bool emit_popf(struct tr *t)
         emit_rm(e, 0x31, T0, CPU_RM(s.rflags)); /* xor */
     }
     emit_rm(e, 0x8b, T0, rm_reg(T1));
-    emit_rm_imm(e, 0xc1, 5, rm_reg(T0), 1); /* shr eax, 3: OF into AH */
+    emit_rm(e, 0xc1, 5, rm_reg(T0)); /* shr eax, 3: OF into AH */
     emit8(e, 3);
     emit_rm(e, 0x8a | OP_BYTE_RM | OP_BYTE_REG, T0, rm_reg(T1)); /* mov al, r15b */
     emit8(e, 0x86);                                              /* xchg al, ah */
@@ -226,7 +226,7 @@ static bool emit_ac(struct tr *t)
     emit_store(e, CPU_RM(tlb_table), T1);
     emit_load(e, T1, rm_mem(T0, (int32_t)offsetof(struct tlb, index_mask)));
     emit_store(e, CPU_RM(tlb_index_mask), T1);
-    emit_rm_imm(e, 0xc6, 0, CPU_RM(tlb_class), 1);
+    emit_rm(e, 0xc6, 0, CPU_RM(tlb_class));
     emit8(e, to);
     t->class = (uint8_t)to;
     group_end_all(t);
@@ -272,7 +272,7 @@ static bool emit_rdtsc(struct tr *t)
     slow_if(t, CC_NE);
     emit8(e, 0x0f); /* rdtsc */
     emit8(e, 0x31);
-    emit_rm_imm(e, OP_W | 0xc1, 4, rm_reg(H_RDX), 1); /* shl rdx, 32 */
+    emit_rm(e, OP_W | 0xc1, 4, rm_reg(H_RDX)); /* shl rdx, 32 */
     emit8(e, 32);
     emit_rm(e, OP_W | 0x0b, H_RAX, rm_reg(H_RDX));
     emit_rm(e, OP_W | 0x2b, H_RAX, CLOCK_RM(host_base));
@@ -280,7 +280,7 @@ static bool emit_rdtsc(struct tr *t)
     emit_rm(e, OP_W | 0x03, H_RAX, CPU_RM(s.tsc_adjust));
     emit_rm(e, 0x8b, H_R14, rm_reg(H_RAX));
     emit_mov(e, H_RDX, H_RAX);
-    emit_rm_imm(e, OP_W | 0xc1, 5, rm_reg(H_RDX), 1);
+    emit_rm(e, OP_W | 0xc1, 5, rm_reg(H_RDX));
     emit8(e, 32);
     if (tr_decode(t)->z.mnemonic == ZYDIS_MNEMONIC_RDTSCP)
         emit_rm(e, 0x8b, H_RCX, CPU_RM(s.tsc_aux));
@@ -384,9 +384,9 @@ static bool emit_segment_base(struct tr *t)
     emit_rm(e, word | 0x8b, T1, r);
     if (word) { /* canonical */
         emit_mov(e, T0, T1);
-        emit_rm_imm(e, OP_W | 0xc1, 4, rm_reg(T0), 1);
+        emit_rm(e, OP_W | 0xc1, 4, rm_reg(T0));
         emit8(e, 16);
-        emit_rm_imm(e, OP_W | 0xc1, 7, rm_reg(T0), 1);
+        emit_rm(e, OP_W | 0xc1, 7, rm_reg(T0));
         emit8(e, 16);
         emit_rm(e, OP_W | 0x3b, T0, rm_reg(T1));
         slow_if(t, CC_NE);

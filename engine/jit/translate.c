@@ -191,7 +191,7 @@ void emit_miss_call(struct tr *t, const struct jit_stub *s)
                         (uint32_t)may_be_once(s) << JIT_MISS_ONCE_BIT;
 
     /* Stored, because code is not in the host's data cache. */
-    emit_rm_imm(&t->e, 0xc7, 0, JIT_RM(miss_argument), 4);
+    emit_rm(&t->e, 0xc7, 0, JIT_RM(miss_argument));
     emit32(&t->e, argument);
     emit_call(&t->e, JIT_RM(miss), argument);
     emit32(&t->e, reference(t, original(t, s->k)));

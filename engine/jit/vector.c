@@ -39,7 +39,7 @@ void vector_need(struct tr *t, unsigned live)
     if ((t->vectors & live) == live)
         return;
     flags_clobber(t);
-    emit_rm_imm(e, 0xf6, 0, CPU_RM(vec_live), 1); /* test byte [vec_live], .. */
+    emit_rm(e, 0xf6, 0, CPU_RM(vec_live)); /* test byte [vec_live], .. */
     emit8(e, live & LIVE_VEC_ALL ? LIVE_VEC_ALL : live);
     s = new_stub(t, STUB_VECTORS, emit_jcc(e, 4));
     t->vectors |= (uint8_t)live;
@@ -209,7 +209,7 @@ static void check_aligned(struct tr *t, struct rm *rm, unsigned mask)
 
     if ((uint32_t)rm->disp & mask || rm->base == T0)
         mem_to_t1(t, rm);
-    emit_rm_imm(e, OP_BYTE_RM | 0xf6, 0, rm_reg(rm->base), 1); /* test base, mask */
+    emit_rm(e, OP_BYTE_RM | 0xf6, 0, rm_reg(rm->base)); /* test base, mask */
     emit8(e, mask);
     slow_if(t, 5);
 }
@@ -291,7 +291,7 @@ static void check_mask(struct tr *t, const struct vector_form *f)
         if (lanes > 32) {
             emit_rm(e, OP_W | 0x85, T0, rm_reg(T0));
         } else {
-            emit_rm_imm(e, 0xf7, 0, rm_reg(T0), 4);
+            emit_rm(e, 0xf7, 0, rm_reg(T0));
             emit32(e, (uint32_t)BITS(lanes - 1, 0));
         }
     }

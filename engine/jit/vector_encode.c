@@ -95,7 +95,7 @@ static void modrm_disp32(struct emit *e, unsigned reg, struct rm rm)
     unsigned r = (reg & 7) << 3;
 
     if (!rm.is_mem || rm.disp == 0) {
-        emit_modrm(e, reg, rm, 0);
+        emit_modrm(e, reg, rm);
         return;
     }
     if (rm.index != H_NONE || (rm.base & 7) == 4) {
@@ -125,6 +125,6 @@ void vector_encode(struct emit *e, const struct x86_decode *d, const struct vect
         break;
     }
     if (d->z.attributes & ZYDIS_ATTRIB_HAS_MODRM) /* EMMS has none */
-        emit_modrm(e, reg, rm, 0);
+        emit_modrm(e, reg, rm);
     immediates(e, d, f->is4);
 }

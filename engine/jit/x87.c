@@ -83,7 +83,7 @@ static void note_pointers(struct tr *t)
     if (is_control(tr_decode(t)))
         return;
     if (follows) {
-        emit_rm_imm(e, OP_66 | 0xc7, 0, CPU_RM(s.x.fop), 2);
+        emit_rm(e, OP_66 | 0xc7, 0, CPU_RM(s.x.fop));
         emit16(e, i->spare);
         if (i->flags & INSN_MEM) {
             emit_ea(t, T1);
@@ -110,7 +110,7 @@ static bool emit_fldcw(struct tr *t)
     emit_rm(e, OP_0F | 0xb7, T1, rm); /* movzx */
     emit_store(e, JIT_RM(saved_t1), T1);
     emit_rm(e, 0xf7, 2, rm_reg(T1)); /* not */
-    emit_rm_imm(e, OP_BYTE_RM | 0xf6, 0, rm_reg(T1), 1);
+    emit_rm(e, OP_BYTE_RM | 0xf6, 0, rm_reg(T1));
     emit8(e, FCW_MASKS);
     slow_if(t, 5);
     emit_rm(e, 0xd9, 5, JIT_RM(saved_t1));

@@ -55,7 +55,6 @@ enum vec_flags {
 /* Runs a thunk under the guest's own MXCSR, unmasked exceptions included:
  * raises #XM (or #UD). */
 void vec_run_mxcsr(struct x86_vcpu *c, vec_thunk *fn, void *mem);
-/* The same with the x87 state loaded for this instruction only. */
 /* Runs with whatever the flags ask for. */
 void vec_run(struct x86_vcpu *c, unsigned flags, vec_thunk *fn, void *mem);
 
