@@ -76,6 +76,7 @@ TABLE
 }
 
 [ -e "$image" ] && exit 0
+scripts/setup.sh debian || exit 1
 rm -rf "$work"
 mkdir -p "$work" || fail "cannot make $work"
 # The long part is kept, should the rest fail.

@@ -2,15 +2,15 @@
 # Installs the Debian packages which building, running or testing Vireo needs
 # and which this machine lacks. Installs nothing else and changes nothing else.
 #
-# usage: scripts/setup.sh build|run|check|bench
+# usage: scripts/setup.sh build|run|check|bench|debian (a disk: guest-debian.sh)
 set -u
 
 build_packages=(gcc libc6-dev meson ninja-build pkg-config python3 libzydis-dev libzycore-dev
     libuv1-dev libpng-dev acpica-tools)
 # cpio and gzip pack the initramfs; dpkg-deb and apt-get fetch the guests.
 run_packages=(busybox-static cpio gzip xz-utils ca-certificates seabios)
-check_packages=(libcmocka-dev nasm qemu-system-x86 gcc-multilib make ovmf
-    mmdebstrap e2fsprogs fdisk mtools grub-common grub-pc-bin grub-efi-amd64-bin)
+check_packages=(libcmocka-dev nasm qemu-system-x86 gcc-multilib make ovmf)
+debian_packages=(mmdebstrap e2fsprogs fdisk mtools grub-common grub-pc-bin grub-efi-amd64-bin)
 bench_packages=(zlib1g-dev bochs bochsbios vgabios isolinux syslinux-common xorriso)
 
 fail() {
@@ -21,11 +21,12 @@ fail() {
 goal=${1:-build}
 wanted=("${build_packages[@]}")
 case $goal in
+debian) wanted=("${debian_packages[@]}") ;;
 build) ;;
 run) wanted+=("${run_packages[@]}") ;;
 check) wanted+=("${run_packages[@]}" "${check_packages[@]}") ;;
 bench) wanted+=("${run_packages[@]}" "${check_packages[@]}" "${bench_packages[@]}") ;;
-*) fail "unknown goal '$goal': build, run, check or bench" ;;
+*) fail "unknown goal '$goal': build, run, check, bench or debian" ;;
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
