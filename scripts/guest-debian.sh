@@ -83,3 +83,4 @@ mkdir -p "$work" || fail "cannot make $work"
 [ -e "$root" ] || make_root
 make_disk
 rm -rf "$work" "$root"
+say "build/guests/debian.img is there: vireo run build/guests/debian.img"
