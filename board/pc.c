@@ -223,6 +223,36 @@ static int create_vga(struct pc *pc, const struct pc_config *c, struct error *er
     return ret;
 }
 
+/* ---- what the caller puts into the slots ---- */
+
+_Static_assert(PC_FIRST_CARD + PC_MAX_CARDS <= 28, "root ports and the chipset are behind them");
+
+int pc_add_card(struct pc_config *config,
+                int (*create)(struct vm *vm, struct pci_bus *bus, uint8_t devfn,
+                              const void *config, struct error *err),
+                const void *card_config, struct error *err)
+{
+    if (config->card_count == PC_MAX_CARDS)
+        return error_set(err, -E2BIG,
+                         "too many disks, network adapters and other devices: there are %d slots",
+                         PC_MAX_CARDS);
+    config->cards[config->card_count++] =
+        (struct pc_card){.create = create, .config = card_config};
+    return 0;
+}
+
+static int create_cards(struct pc *pc, const struct pc_config *c, struct error *err)
+{
+    for (unsigned n = 0; n < c->card_count; n++) {
+        int ret = c->cards[n].create(pc->vm, pc->pci, PCI_DEVFN(PC_FIRST_CARD + n, 0),
+                                     c->cards[n].config, err);
+
+        if (ret)
+            return ret;
+    }
+    return 0;
+}
+
 bool pc_display(struct pc *pc, struct display_source *source)
 {
     if (pc->vga)
@@ -352,6 +382,7 @@ int pc_create(struct vm *vm, const struct pc_config *config, struct pc **out, st
     if ((ret = create_memory(pc, config, err)) || (ret = create_cpus(pc, config, err)) ||
         (ret = create_interrupts(pc, err)) || (ret = create_timers(pc, err)) ||
         (ret = create_pci(pc, config, err)) || (ret = create_vga(pc, config, err)) ||
+        (ret = create_cards(pc, config, err)) ||
         (ret = create_lpc_devices(pc, config, err)) ||
         (ret = pc_info_create(pc, config, err)) || (ret = pc_devices_create(pc, config, err)))
         return ret;

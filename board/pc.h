@@ -26,8 +26,20 @@ struct ps2_keyboard;
 #define PC_COM_PORTS 4
 #define PC_MAX_DEVICES 32
 #define PC_MAX_INITRDS 32
+#define PC_MAX_CARDS 24
 #define PC_MIN_MEMORY (2 * MiB)
 #define PC_MAX_MEMORY (512 * GiB)
+
+/*
+ * A PCI device besides those of the chipset, in a slot of its own. create ends
+ * with vm_add_device and leaves one line in err where it fails; config is its
+ * own matter, and read within pc_create only.
+ */
+struct pc_card {
+    int (*create)(struct vm *vm, struct pci_bus *bus, uint8_t devfn, const void *config,
+                  struct error *err);
+    const void *config;
+};
 
 struct pc_config {
     uint64_t memory_bytes; /* a multiple of 1 MiB */
@@ -56,6 +68,10 @@ struct pc_config {
 
     const char *vga; /* "std": a standard VGA; "none" or NULL */
 
+    /* At 00:03.0 and on, in this order. */
+    struct pc_card cards[PC_MAX_CARDS];
+    unsigned card_count;
+
     /* "debug-exit[,port=P,size=N]", "root-ports[,count=N]", "testdev". */
     const char *devices[PC_MAX_DEVICES];
     unsigned device_count;
@@ -71,6 +87,12 @@ int pc_create(struct vm *vm, const struct pc_config *config, struct pc **pc, str
 
 /* Is this a --device that the board can make? For the command line's checks. */
 int pc_device_check(const char *spec, struct error *err);
+
+/* Appends to cards. -E2BIG: there are no more slots. */
+int pc_add_card(struct pc_config *config,
+                int (*create)(struct vm *vm, struct pci_bus *bus, uint8_t devfn,
+                              const void *config, struct error *err),
+                const void *card_config, struct error *err);
 
 /* NULL: there are fewer processors. */
 struct x86_vcpu *pc_cpu(struct pc *pc, unsigned index);

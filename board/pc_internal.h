@@ -45,6 +45,7 @@ struct vga;
 /* PCI functions of the chipset, and what post.c writes there. */
 #define PC_MCH_DEVFN PCI_DEVFN(0, 0)
 #define PC_VGA_DEVFN PCI_DEVFN(1, 0)
+#define PC_FIRST_CARD 3 /* devices 03H and on: pc_config.cards */
 #define PC_LPC_DEVFN PCI_DEVFN(31, 0)
 #define PC_SATA_DEVFN PCI_DEVFN(31, 2)
 
