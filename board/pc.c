@@ -33,6 +33,7 @@
  */
 #include "board/pc.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -239,6 +240,12 @@ int pc_add_card(struct pc_config *config,
     config->cards[config->card_count++] =
         (struct pc_card){.create = create, .config = card_config};
     return 0;
+}
+
+void pc_add_boot(struct pc_config *config, struct pc_boot_device device)
+{
+    assert(config->boot_count < PC_MAX_BOOT);
+    config->boot[config->boot_count++] = device;
 }
 
 static int create_cards(struct pc *pc, const struct pc_config *c, struct error *err)

@@ -27,6 +27,7 @@ struct ps2_keyboard;
 #define PC_MAX_DEVICES 32
 #define PC_MAX_INITRDS 32
 #define PC_MAX_CARDS 24
+#define PC_MAX_BOOT (PC_MAX_CARDS + AHCI_PORTS)
 #define PC_MIN_MEMORY (2 * MiB)
 #define PC_MAX_MEMORY (512 * GiB)
 
@@ -39,6 +40,16 @@ struct pc_card {
     int (*create)(struct vm *vm, struct pci_bus *bus, uint8_t devfn, const void *config,
                   struct error *err);
     const void *config;
+};
+
+/*
+ * Something that firmware may start. Of a card: what Open Firmware calls it and
+ * what is in it, as in /pci@i0cf8/NODE@SLOT/UNIT, because firmware knows it by
+ * that path. node NULL: what is on a SATA port.
+ */
+struct pc_boot_device {
+    const char *node, *unit;
+    unsigned number; /* index into cards, or the port */
 };
 
 struct pc_config {
@@ -72,6 +83,10 @@ struct pc_config {
     struct pc_card cards[PC_MAX_CARDS];
     unsigned card_count;
 
+    /* What firmware tries to start, in this order. */
+    struct pc_boot_device boot[PC_MAX_BOOT];
+    unsigned boot_count;
+
     /* "debug-exit[,port=P,size=N]", "root-ports[,count=N]", "testdev". */
     const char *devices[PC_MAX_DEVICES];
     unsigned device_count;
@@ -93,6 +108,9 @@ int pc_add_card(struct pc_config *config,
                 int (*create)(struct vm *vm, struct pci_bus *bus, uint8_t devfn,
                               const void *config, struct error *err),
                 const void *card_config, struct error *err);
+
+/* Appends to boot; there is room for every card and port once. */
+void pc_add_boot(struct pc_config *config, struct pc_boot_device device);
 
 /* NULL: there are fewer processors. */
 struct x86_vcpu *pc_cpu(struct pc *pc, unsigned index);

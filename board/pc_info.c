@@ -33,6 +33,7 @@ enum {
     BOOT_DISK_THEN_CD = 0x32, /* low nibble first: 2 disk, 3 CD-ROM */
     BOOT_NO_FLOPPY_CHECK = 0x01,
     E820_BYTES = 20,
+    BOOT_PATH_MAX = 64,
     FW_CFG_IRQ0_OVERRIDE = FW_CFG_ARCH_LOCAL + 2, /* interrupt 0 is GSI 2 */
 };
 
@@ -278,20 +279,26 @@ void pc_identity_changed(struct pc *pc)
     fw_cfg_replace_file(pc->fw_cfg, SMBIOS_TABLES, pc->smbios.data, pc->smbios.bytes);
 }
 
-/* What firmware tries, in that order, as Open Firmware names it: disks as they
- * were given, then CDs. */
-static int add_boot_order(struct pc *pc, const struct ahci_config *sata, struct error *err)
+/* What firmware tries, a line each, by its path in Open Firmware's words. */
+static int add_boot_order(struct pc *pc, const struct pc_config *config, struct error *err)
 {
-    static const enum ata_kind kinds[] = {ATA_DISK, ATA_CDROM};
-    char order[AHCI_PORTS * 64];
+    char order[PC_MAX_BOOT * BOOT_PATH_MAX];
     size_t used = 0;
 
-    for (size_t k = 0; k < ARRAY_SIZE(kinds); k++)
-        for (unsigned port = 0; port < AHCI_PORTS; port++)
-            if (sata->port[port].kind == kinds[k])
-                used += (size_t)snprintf(order + used, sizeof order - used,
-                                         "%s/pci@i0cf8/pci8086,2922@1f,2/drive@%u/disk@0",
-                                         used ? "\n" : "", port);
+    for (unsigned n = 0; n < config->boot_count; n++) {
+        const struct pc_boot_device *b = &config->boot[n];
+        const char *line = used ? "\n" : "";
+        char *at = order + used;
+
+        if (b->node)
+            used += (size_t)snprintf(at, BOOT_PATH_MAX, "%s/pci@i0cf8/%s@%x/%s", line, b->node,
+                                     PC_FIRST_CARD + b->number, b->unit);
+        else
+            used += (size_t)snprintf(at, BOOT_PATH_MAX,
+                                     "%s/pci@i0cf8/pci8086,2922@1f,2/drive@%u/disk@0", line,
+                                     b->number);
+        assert(used <= (n + 1) * (BOOT_PATH_MAX - 1));
+    }
     return used ? fw_cfg_add_file(pc->fw_cfg, "bootorder", order, used + 1, err) : 0;
 }
 
@@ -303,7 +310,7 @@ int pc_info_create(struct pc *pc, const struct pc_config *config, struct error *
     fill_cmos(pc);
     ret = add_items(pc, err);
     if (!ret)
-        ret = add_boot_order(pc, &config->sata, err);
+        ret = add_boot_order(pc, config, err);
     if (!ret)
         ret = add_e820(pc, err);
     if (!ret)

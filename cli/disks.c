@@ -23,6 +23,38 @@ static const char *take_path(const char *spec, char *out, size_t room)
     return spec;
 }
 
+/* ---- buses ---- */
+
+/* Where a disk is put in. */
+struct cli_disk_bus {
+    const char *name;
+    int (*attach)(struct cli_disks *disks, struct disk *disk, struct pc_config *board,
+                  struct error *err);
+};
+
+static void add_sata(struct cli_disks *disks, enum ata_kind kind, struct disk *disk,
+                     struct pc_config *board)
+{
+    unsigned port = disks->ports++;
+
+    board->sata.port[port].kind = kind;
+    board->sata.port[port].disk = disk;
+    pc_add_boot(board, (struct pc_boot_device){.number = port});
+}
+
+static int attach_ahci(struct cli_disks *disks, struct disk *disk, struct pc_config *board,
+                       struct error *err)
+{
+    add_sata(disks, ATA_DISK, disk, board);
+    return 0;
+}
+
+static const struct cli_disk_bus buses[] = {
+    {"ahci", attach_ahci}, /* what a disk is on that says nothing */
+};
+
+/* ---- what an option says ---- */
+
 static bool is_key(const char *item, size_t length, const char *key)
 {
     return strlen(key) == length && !memcmp(item, key, length);
@@ -54,6 +86,23 @@ static int set_serial(struct cli_disk_spec *disk, const char *value, size_t leng
     return 0;
 }
 
+static int set_bus(struct cli_disk_spec *disk, const char *value, size_t length, struct error *err)
+{
+    char names[64] = "";
+
+    for (size_t n = 0; n < ARRAY_SIZE(buses); n++) {
+        size_t used = strlen(names);
+
+        if (is_key(value, length, buses[n].name)) {
+            disk->bus = &buses[n];
+            return 0;
+        }
+        snprintf(names + used, sizeof names - used, "%s%s", n ? ", " : "", buses[n].name);
+    }
+    return error_set(err, -EINVAL, "--disk: there is no bus '%.*s': give bus= one of %s",
+                     (int)MIN(length, 64u), value, names);
+}
+
 static int set_item(struct cli_disk_spec *disk, const char *item, size_t length, struct error *err)
 {
     size_t key = strcspn(item, "=,");
@@ -66,9 +115,7 @@ static int set_item(struct cli_disk_spec *disk, const char *item, size_t length,
     } else if (!has_value && is_key(item, length, "snapshot")) {
         disk->snapshot = true;
     } else if (has_value && is_key(item, key, "bus")) {
-        if (!is_key(value, value_length, "ahci"))
-            return error_set(err, -EINVAL, "--disk: there is no bus '%.*s': give bus=ahci",
-                             (int)MIN(value_length, 64u), value);
+        return set_bus(disk, value, value_length, err);
     } else if (has_value && is_key(item, key, "cache")) {
         if (set_cache(disk, value, value_length))
             return error_set(err, -EINVAL, "--disk: cache is writeback, none or unsafe, not '%.*s'",
@@ -80,7 +127,7 @@ static int set_item(struct cli_disk_spec *disk, const char *item, size_t length,
                              DISK_SERIAL_BYTES);
     } else {
         return error_set(err, -EINVAL,
-                         "--disk has no option '%.*s': there are bus=ahci, readonly, snapshot, "
+                         "--disk has no option '%.*s': there are bus=BUS, readonly, snapshot, "
                          "cache=MODE and serial=TEXT (a comma in a file's name is written ,,)",
                          (int)MIN(length, 64u), item);
     }
@@ -90,6 +137,7 @@ static int set_item(struct cli_disk_spec *disk, const char *item, size_t length,
 int cli_disk_parse(const char *spec, struct cli_disk_spec *disk, struct error *err)
 {
     memset(disk, 0, sizeof *disk);
+    disk->bus = &buses[0];
     spec = take_path(spec, disk->path, sizeof disk->path);
     if (!spec || !disk->path[0])
         return error_set(err, -EINVAL, "--disk: give the name of an image first");
@@ -106,29 +154,35 @@ int cli_disk_parse(const char *spec, struct cli_disk_spec *disk, struct error *e
 
 int cli_disks_check(const struct cli_options *o, struct error *err)
 {
+    unsigned sata = o->cdrom.count;
     struct cli_disk_spec disk;
-    int ret = 0;
 
-    if (o->disk.count + o->cdrom.count > AHCI_PORTS)
-        return error_set(err, -E2BIG, "%u disks and CDs are too many: there are %d SATA ports",
-                         o->disk.count + o->cdrom.count, AHCI_PORTS);
-    for (unsigned n = 0; n < o->disk.count && !ret; n++)
-        ret = cli_disk_parse(o->disk.item[n], &disk, err);
-    return ret;
+    if (o->disk.count + o->cdrom.count > CLI_MAX_DISKS)
+        return error_set(err, -E2BIG, "%u disks and CDs are too many: there may be %d",
+                         o->disk.count + o->cdrom.count, CLI_MAX_DISKS);
+    for (unsigned n = 0; n < o->disk.count; n++) {
+        int ret = cli_disk_parse(o->disk.item[n], &disk, err);
+
+        if (ret)
+            return ret;
+        sata += disk.bus->attach == attach_ahci;
+    }
+    if (sata > AHCI_PORTS)
+        return error_set(err, -E2BIG, "%u disks and CDs are too many: there are %d SATA ports", sata,
+                         AHCI_PORTS);
+    return 0;
 }
 
-static int add(struct cli_disks *disks, enum ata_kind kind, const struct disk_config *config,
-               struct vm *vm, struct pc_config *board, struct error *err)
+/* ---- opening ---- */
+
+static struct disk *open_one(struct cli_disks *disks, const struct disk_config *config,
+                             struct vm *vm, struct error *err)
 {
-    unsigned port = disks->count;
     struct disk *d = disk_open(vm, config, err);
 
-    if (!d)
-        return -EINVAL;
-    disks->disk[disks->count++] = d;
-    board->sata.port[port].kind = kind;
-    board->sata.port[port].disk = d;
-    return 0;
+    if (d)
+        disks->disk[disks->count++] = d;
+    return d;
 }
 
 /* A block device has no place beside it. */
@@ -149,6 +203,7 @@ int cli_disks_open(struct cli_disks *disks, const struct cli_options *o, bool pr
                    struct vm *vm, struct pc_config *board, struct error *err)
 {
     int ret = cli_disks_check(o, err);
+    struct disk *disk;
 
     memset(disks, 0, sizeof *disks);
     for (unsigned n = 0; n < o->disk.count && !ret; n++) {
@@ -167,7 +222,8 @@ int cli_disks_open(struct cli_disks *disks, const struct cli_options *o, bool pr
             .cache = spec.cache,
             .serial = spec.serial[0] ? spec.serial : serial,
         };
-        ret = add(disks, ATA_DISK, &config, vm, board, err);
+        disk = open_one(disks, &config, vm, err);
+        ret = disk ? spec.bus->attach(disks, disk, board, err) : -EINVAL;
         if (n == 0 && !ret)
             place_uefi_vars(disks, &spec, private, board);
     }
@@ -175,7 +231,11 @@ int cli_disks_open(struct cli_disks *disks, const struct cli_options *o, bool pr
         struct disk_config config = {
             .path = o->cdrom.item[n], .readonly = true, .serial = "VIREO-CD"};
 
-        ret = add(disks, ATA_CDROM, &config, vm, board, err);
+        disk = open_one(disks, &config, vm, err);
+        if (disk)
+            add_sata(disks, ATA_CDROM, disk, board);
+        else
+            ret = -EINVAL;
     }
     if (ret)
         cli_disks_close(disks);

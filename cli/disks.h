@@ -9,6 +9,9 @@
 #include "cli/options.h"
 
 #define CLI_PATH_BYTES 4096
+#define CLI_MAX_DISKS PC_MAX_BOOT
+
+struct cli_disk_bus;
 
 /* FILE[,bus=ahci][,readonly][,snapshot][,cache=writeback|none|unsafe][,serial=TEXT];
  * a comma in FILE is written twice. */
@@ -17,6 +20,7 @@ struct cli_disk_spec {
     char serial[DISK_SERIAL_BYTES + 1];
     bool readonly, snapshot;
     enum disk_cache cache;
+    const struct cli_disk_bus *bus;
 };
 
 int cli_disk_parse(const char *spec, struct cli_disk_spec *disk, struct error *err);
@@ -24,13 +28,14 @@ int cli_disk_parse(const char *spec, struct cli_disk_spec *disk, struct error *e
 int cli_disks_check(const struct cli_options *o, struct error *err);
 
 struct cli_disks {
-    struct disk *disk[AHCI_PORTS];
+    struct disk *disk[CLI_MAX_DISKS];
     unsigned count;
+    unsigned ports; /* of AHCI, that are taken */
     char uefi_vars[CLI_PATH_BYTES + 16];
 };
 
-/* Opens all of them and gives them to the board: disks on the first ports, CDs
- * behind them. private: no write reaches an image (machines that run side by
+/* Opens all of them and gives them to the board: on SATA disks come first and CDs
+ * behind them; firmware tries all disks, as they were given, and then CDs. private: no write reaches an image (machines that run side by
  * side). UEFI's variables go beside the first disk where --uefi-vars says nothing:
  * FILE.uefi-vars, read only if the disk is. After a failure there is nothing to
  * close. */

@@ -146,7 +146,7 @@ def options(folder):
     refused([empty], "empty")
     refused([folder], "give a file or a block device")
     refused(["--disk", name + ",cache=fast"], "writeback, none or unsafe")
-    refused(["--disk", name + ",bus=floppy"], "bus=ahci")
+    refused(["--disk", name + ",bus=floppy"], "one of ahci")
     refused(["--disk", name + ",serial=" + "x" * 21], "serial number")
     refused(["--disk", image], "has no option ' with comma.img'")
     refused(["--disk", ",readonly"], "name of an image")
