@@ -155,14 +155,14 @@ static uint64_t abar_read(void *ctx, uint64_t offset, unsigned size)
 {
     struct ahci *h = ctx;
 
-    return h->dma_depth ? UINT32_MAX : register_read(h, (unsigned)offset);
+    return h->dma.depth ? UINT32_MAX : register_read(h, (unsigned)offset);
 }
 
 static void abar_write(void *ctx, uint64_t offset, uint64_t value, unsigned size)
 {
     struct ahci *h = ctx;
 
-    if (!h->dma_depth)
+    if (!h->dma.depth)
         register_write(h, (unsigned)offset, (uint32_t)value);
 }
 
@@ -194,7 +194,7 @@ static void config_written(void *ctx, unsigned offset, unsigned size)
 {
     struct ahci *h = ctx;
 
-    for (unsigned n = 0; n < AHCI_PORTS && !h->dma_depth; n++)
+    for (unsigned n = 0; n < AHCI_PORTS && !h->dma.depth; n++)
         ahci_port_run(&h->port[n]);
 }
 
@@ -221,7 +221,7 @@ static void function_reset(void *ctx)
 {
     struct ahci *h = ctx;
 
-    if (!h->dma_depth)
+    if (!h->dma.depth)
         ahci_reset(h);
 }
 
@@ -385,6 +385,7 @@ struct ahci *ahci_create(struct vm *vm, struct pci_bus *bus, uint8_t devfn,
         return NULL;
     }
     h->vm = vm;
+    h->dma = (struct dma_master){.vm = vm, .pci = &h->pci};
     for (unsigned n = 0; n < AHCI_PORTS; n++) {
         struct ahci_port *p = &h->port[n];
 

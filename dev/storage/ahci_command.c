@@ -38,7 +38,7 @@ static struct ata_action action_of(const struct ahci_slot_state *s)
 
 static void free_slot(struct ahci_slot *slot)
 {
-    ahci_piece_forget(slot);
+    dma_piece_forget(&slot->piece);
     memset(state_of(slot), 0, sizeof *state_of(slot));
 }
 
@@ -62,7 +62,7 @@ static void put_byte_count(struct ahci_port *p, unsigned slot, uint64_t bytes)
     uint8_t count[4];
 
     le32_put(count, (uint32_t)bytes);
-    ahci_dma_write(p->hba, p->clb + slot * HEADER_BYTES + 4, count, sizeof count);
+    dma_write(&p->hba->dma, p->clb + slot * HEADER_BYTES + 4, count, sizeof count);
 }
 
 /* The device's registers say how a command that is not queued has ended. */
@@ -245,14 +245,14 @@ struct command {
 static int fetch(struct ahci_port *p, unsigned slot, struct command *c)
 {
     uint8_t header[HEADER_BYTES];
-    int ret = ahci_dma_read(p->hba, p->clb + slot * HEADER_BYTES, header, sizeof header);
+    int ret = dma_read(&p->hba->dma, p->clb + slot * HEADER_BYTES, header, sizeof header);
 
     if (ret)
         return ret;
     c->slot = slot;
     c->flags = le32_get(header);
     c->table = align_down(le64_get(header + 8), TABLE_PRDT);
-    return ahci_dma_read(p->hba, c->table, c->fis, sizeof c->fis);
+    return dma_read(&p->hba->dma, c->table, c->fis, sizeof c->fis);
 }
 
 static void read_registers(struct ata_registers *r, const uint8_t *fis)
@@ -411,7 +411,7 @@ static void command_fis(struct ahci_port *p, const struct command *c)
          d->r.command, (unsigned long long)d->r.lba, d->r.count);
     if (d->r.command == ATA_PACKET) {
         if (!(c->flags & HEADER_ATAPI) ||
-            ahci_dma_read(p->hba, c->table + TABLE_ACMD, cdb, sizeof cdb)) {
+            dma_read(&p->hba->dma, c->table + TABLE_ACMD, cdb, sizeof cdb)) {
             host_bus_error(p, "PACKET command");
             return;
         }
@@ -571,7 +571,7 @@ int ahci_port_restored(struct ahci_port *p)
     for (unsigned n = 0; n < AHCI_SLOTS; n++) {
         if (p->slot[n].request.state != DISK_IDLE)
             disk_withdraw(p->device.disk, &p->slot[n].request);
-        ahci_piece_forget(&p->slot[n]);
+        dma_piece_forget(&p->slot[n].piece);
     }
     /* First all are looked at: a state that cannot be starts nothing. */
     for (unsigned n = 0; n < AHCI_SLOTS; n++)

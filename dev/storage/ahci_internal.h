@@ -4,7 +4,7 @@
  *   ahci.c          the function on the bus, generic registers, interrupts, life
  *   ahci_port.c     a port's registers, its link, what is received (FISes)
  *   ahci_command.c  the command list: from PxCI to completion or error
- *   ahci_dma.c      guest memory: the PRDT
+ *   ahci_dma.c      guest memory: the PRDT (transfer.h does the rest)
  *
  * Everything in a command list is hostile: every table is read once, checked,
  * and what is kept of it is in struct ahci_slot_state.
@@ -13,11 +13,10 @@
 #define DEV_STORAGE_AHCI_INTERNAL_H
 
 #include "dev/storage/ahci.h"
+#include "dev/storage/transfer.h"
 
 #define AHCI_SLOTS 32
-#define AHCI_SPANS 192          /* of one piece of a command */
-#define AHCI_BOUNCE_BYTES 65536 /* of a piece that is not plain memory */
-#define AHCI_PRD_MAX (4 * MiB)  /* what one entry describes at most */
+#define AHCI_PRD_MAX (4 * MiB) /* what one entry describes at most */
 
 /* ---- registers (AHCI 1.3.1, section 3) ---- */
 
@@ -172,22 +171,13 @@ struct ahci_slot_state {
 
 enum { SLOT_FREE, SLOT_BUSY, SLOT_STOPPED };
 
-/* The place of a span in a RAM block: who caches code of it is told. */
-struct ahci_home {
-    struct ram_block *block;
-    uint64_t offset;
-};
-
 struct ahci_slot {
     struct ahci_port *port;
     unsigned number;
     struct disk_request request;
     uint32_t next_prd, next_prd_offset; /* behind the piece under way */
     uint8_t next_interrupt;
-    unsigned homes;
-    uint8_t *bounce; /* of a piece that is not plain memory, else NULL */
-    struct disk_span span[AHCI_SPANS];
-    struct ahci_home home[AHCI_SPANS];
+    struct dma_piece piece;
 };
 
 struct ahci_port {
@@ -218,7 +208,7 @@ struct ahci {
     bool cap_written;
     uint32_t index; /* of the index/data pair in BAR 4 */
     bool line;      /* INTx or MSI: what was last told */
-    unsigned dma_depth;
+    struct dma_master dma;
     struct ahci_port port[AHCI_PORTS];
 };
 
@@ -261,20 +251,15 @@ void ahci_slots_destroy(struct ahci_port *p);
 
 /* ---- ahci_dma.c ---- */
 
-/* The adapter's own accesses, during which it does not answer on the bus. */
-int ahci_dma_read(struct ahci *h, uint64_t address, void *buf, uint64_t bytes);
-int ahci_dma_write(struct ahci *h, uint64_t address, const void *buf, uint64_t bytes);
 /* Has the PRDT room for that much? 1, 0, or a negative errno. */
 int ahci_prdt_covers(struct ahci_port *p, const struct ahci_slot_state *s, uint64_t bytes);
 /* Between a buffer and the PRDT from where the slot stands; moves on. */
 int ahci_prdt_copy(struct ahci_port *p, struct ahci_slot_state *s, void *buf, uint64_t bytes,
                    bool to_guest);
-/* The next piece of a command that reads or writes the disk: spans of it, and
- * how many bytes they are (a multiple of a sector); negative errno. */
+/* The next piece of a command that reads or writes the disk: dma_piece_prepare. */
 int ahci_piece_prepare(struct ahci_slot *slot);
 /* Its data has moved: bounced data goes to the guest, code in the range is
  * forgotten, the slot moves on. */
 int ahci_piece_finish(struct ahci_slot *slot);
-void ahci_piece_forget(struct ahci_slot *slot);
 
 #endif

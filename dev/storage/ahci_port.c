@@ -21,7 +21,7 @@ enum {
 static void post(struct ahci_port *p, unsigned where, const uint8_t *fis, unsigned bytes)
 {
     if (p->cmd & CMD_FRE)
-        ahci_dma_write(p->hba, p->fb + where, fis, bytes);
+        dma_write(&p->hba->dma, p->fb + where, fis, bytes);
 }
 
 /* The registers as D2H and PIO setup FISes have them. */
