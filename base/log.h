@@ -33,6 +33,7 @@ enum log_level {
     X(SERIAL, "serial")                                                                            \
     X(PCI, "pci")                                                                                  \
     X(DISK, "disk")                                                                                \
+    X(VIRTIO, "virtio")                                                                            \
     X(PM, "pm")                                                                                    \
     X(INPUT, "input")                                                                              \
     X(FWCFG, "fwcfg")                                                                              \

@@ -67,6 +67,8 @@ uint32_t pci_config_read(struct pci_bus *bus, uint8_t bus_number, uint8_t devfn,
 
     if (!f || offset + size > f->config_bytes)
         return ones(size);
+    if (f->config_reading)
+        f->config_reading(f->ctx, offset, size);
     return (uint32_t)le_get(f->config + offset, size);
 }
 

@@ -120,6 +120,9 @@ struct pci_function {
     /* Called after the guest's write has been merged; offset and size are of
      * the access, not of what changed. May be NULL. */
     void (*config_written)(void *ctx, unsigned offset, unsigned size);
+    /* Called before the guest reads, for registers whose content is made then: it
+     * puts them into config. May be NULL. */
+    void (*config_reading)(void *ctx, unsigned offset, unsigned size);
     /* The guest has reset this function, or the bus it is on: everything that
      * the device's dev_type.reset does, pci_function_reset included. NULL:
      * pci_function_reset alone. The access that asked for it is complete. */
