@@ -151,12 +151,13 @@ static int create_interrupts(struct pc *pc, struct error *err)
 
 static int create_timers(struct pc *pc, struct error *err)
 {
-    struct i8254_config pit = {.irq0 = pc_pit_line(pc)};
+    struct i8254_config pit = {.irq0 = pc_pit_line(pc), .irq0_probe = pc_clock_probe(pc)};
     struct rtc_config rtc = {.irq8 = pc_rtc_line(pc)};
     struct hpet_config hpet = {
         .legacy = pc_hpet_legacy_line(pc),
         .irq0 = pc_isa_line(pc, 0, SOURCE_HPET_LEGACY),
         .irq8 = pc_isa_line(pc, 8, SOURCE_HPET_LEGACY),
+        .irq0_probe = pc_clock_probe(pc),
         .port = apic_bus_port(pc->apic_bus),
     };
 

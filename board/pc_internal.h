@@ -124,6 +124,8 @@ uint8_t pc_intr_ack(void *pc);
 /* The 8254's and the RTC's output, which the HPET may replace. */
 struct irq_line pc_pit_line(struct pc *pc);
 struct irq_line pc_rtc_line(struct pc *pc);
+/* Does interrupt 0's last edge still wait for a processor? */
+struct irq_probe pc_clock_probe(struct pc *pc);
 struct irq_line pc_hpet_legacy_line(struct pc *pc);
 /* FERR# of processor n, and INIT# of all. */
 struct irq_line pc_ferr_line(struct pc *pc, unsigned cpu);

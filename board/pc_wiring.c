@@ -132,6 +132,21 @@ static void hpet_legacy_set(void *ctx, unsigned number, bool level)
     update_legacy(pc);
 }
 
+/* A deterministic machine's processors are never late: ticks that coincide are
+ * one, as on a computer. */
+static bool clock_waiting(void *ctx, unsigned number)
+{
+    struct pc *pc = ctx;
+
+    return !pc->vm->deterministic &&
+           (i8259_waiting(pc->pic, PIT_IRQ) || ioapic_waiting(pc->ioapic, 2));
+}
+
+struct irq_probe pc_clock_probe(struct pc *pc)
+{
+    return (struct irq_probe){clock_waiting, pc, 0};
+}
+
 struct irq_line pc_pit_line(struct pc *pc)
 {
     return (struct irq_line){pit_set, pc, 0};

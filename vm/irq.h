@@ -39,6 +39,21 @@ static inline void irq_pulse(const struct irq_line *line)
 }
 
 /*
+ * What became of a line's last edge: does it still wait for a processor that has
+ * not looked since? Apart from lines, because few devices may know.
+ */
+struct irq_probe {
+    bool (*waiting)(void *ctx, unsigned number); /* NULL: nobody knows */
+    void *ctx;
+    unsigned number;
+};
+
+static inline bool irq_is_waiting(const struct irq_probe *probe)
+{
+    return probe->waiting && probe->waiting(probe->ctx, probe->number);
+}
+
+/*
  * A message-signalled interrupt, as MSI, MSI-X and the IOAPIC send it
  * (Intel SDM Vol. 3, "Message Signalled Interrupts": address FEExxxxxH).
  */
@@ -50,6 +65,9 @@ struct irq_message {
 struct irq_message_port {
     void (*send)(void *ctx, struct irq_message message);
     void *ctx;
+    /* Has a processor that gets this message one with its vector already, which
+     * it has not looked at? May be NULL: nobody knows. */
+    bool (*waiting)(void *ctx, struct irq_message message);
 };
 
 static inline void irq_message_send(const struct irq_message_port *port, struct irq_message m)

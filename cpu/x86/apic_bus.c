@@ -221,14 +221,22 @@ void apic_bus_ipi(struct lapic *l, uint32_t icr, uint32_t mda)
     bus_send(l->bus, &d, mode, vector, false, skip);
 }
 
+static struct destination message_destination(struct irq_message m)
+{
+    uint32_t mda = m.address >> MSG_DEST_SHIFT & 0xff;
+
+    return (struct destination){
+        .mda = mda,
+        .logical = m.address & MSG_LOGICAL,
+        .broadcast = mda == XAPIC_BROADCAST,
+    };
+}
+
 static void port_send(void *ctx, struct irq_message m)
 {
     struct apic_bus *bus = ctx;
     enum apic_delivery mode = m.data >> MSG_MODE_SHIFT & 7;
-    struct destination d = {
-        .mda = m.address >> MSG_DEST_SHIFT & 0xff,
-        .logical = m.address & MSG_LOGICAL,
-    };
+    struct destination d = message_destination(m);
 
     if ((m.address & ~0xfffffull) != MSG_ADDRESS || mode == DELIVERY_RESERVED ||
         mode == DELIVERY_STARTUP) {
@@ -236,14 +244,33 @@ static void port_send(void *ctx, struct irq_message m)
              (unsigned long long)m.data, (unsigned long long)m.address);
         return;
     }
-    d.broadcast = d.mda == XAPIC_BROADCAST;
     /* 10.11.1: the redirection hint asks for lowest priority among several. */
     if ((m.address & MSG_REDIRECT) && d.logical && mode == DELIVERY_FIXED)
         mode = DELIVERY_LOWEST;
     bus_send(bus, &d, mode, m.data & MSG_VECTOR, m.data & MSG_LEVEL, NULL);
 }
 
+/* Any of those that the message could go to: which one got the last message
+ * with lowest priority is not known. */
+static bool port_waiting(void *ctx, struct irq_message m)
+{
+    struct apic_bus *bus = ctx;
+    uint8_t vector = m.data & MSG_VECTOR;
+    struct destination d = message_destination(m);
+
+    for (unsigned n = 0; n < bus->count; n++) {
+        struct lapic *l = bus->cpu[n] ? bus->cpu[n]->lapic : NULL;
+
+        /* Relaxed: a hint, the owner may take it right afterwards. */
+        if (l && destination_matches(address_of(l), &d) &&
+            (atomic_load_explicit(&l->request[vector >> 6], memory_order_relaxed) &
+             BIT(vector & 63)))
+            return true;
+    }
+    return false;
+}
+
 struct irq_message_port apic_bus_port(struct apic_bus *bus)
 {
-    return (struct irq_message_port){.send = port_send, .ctx = bus};
+    return (struct irq_message_port){.send = port_send, .ctx = bus, .waiting = port_waiting};
 }

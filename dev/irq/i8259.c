@@ -205,6 +205,13 @@ uint8_t i8259_ack(void *self)
     return answering->vector_base | (uint8_t)level;
 }
 
+bool i8259_waiting(const struct i8259 *pic, unsigned n)
+{
+    const struct i8259_chip *c = &pic->chip[n / 8];
+
+    return c->irr & ~c->imr & BIT(n % 8);
+}
+
 bool i8259_intr(const struct i8259 *pic)
 {
     return pic->intr_level;

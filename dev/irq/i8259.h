@@ -27,6 +27,9 @@ struct irq_line i8259_input(struct i8259 *pic, unsigned n);
  * Always answers; a request that has gone gives the spurious IRQ 7 or 15. */
 uint8_t i8259_ack(void *pic);
 
+/* Is interrupt n, which is not masked, requested and not acknowledged? */
+bool i8259_waiting(const struct i8259 *pic, unsigned n);
+
 /* Level of the INT output. */
 bool i8259_intr(const struct i8259 *pic);
 

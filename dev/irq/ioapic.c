@@ -93,9 +93,8 @@ static bool entry_is_level(uint64_t entry)
     return (entry & ENTRY_LEVEL) && entry_delivery(entry) <= DELIVER_LOWEST;
 }
 
-static void ioapic_send(struct ioapic *io, unsigned pin)
+static struct irq_message entry_message(uint64_t entry)
 {
-    uint64_t entry = io->entry[pin];
     enum delivery_mode mode = entry_delivery(entry);
     struct irq_message m = {
         .address = MESSAGE_ADDRESS | entry >> ENTRY_DESTINATION_SHIFT << MESSAGE_DESTINATION_SHIFT,
@@ -107,12 +106,27 @@ static void ioapic_send(struct ioapic *io, unsigned pin)
         m.address |= MESSAGE_LOGICAL;
     if (mode == DELIVER_LOWEST)
         m.address |= MESSAGE_REDIRECTION_HINT;
-    if (entry_is_level(entry)) {
+    if (entry_is_level(entry))
         m.data |= MESSAGE_LEVEL;
-        /* Before sending: the processor may end the interrupt at once. */
+    return m;
+}
+
+static void ioapic_send(struct ioapic *io, unsigned pin)
+{
+    uint64_t entry = io->entry[pin];
+
+    /* Before sending: the processor may end the interrupt at once. */
+    if (entry_is_level(entry))
         io->entry[pin] |= ENTRY_REMOTE_IRR;
-    }
-    irq_message_send(&io->port, m);
+    irq_message_send(&io->port, entry_message(entry));
+}
+
+bool ioapic_waiting(const struct ioapic *io, unsigned pin)
+{
+    uint64_t entry = io->entry[pin];
+
+    return !(entry & ENTRY_MASKED) && entry_delivery(entry) <= DELIVER_LOWEST &&
+           io->port.waiting && io->port.waiting(io->port.ctx, entry_message(entry));
 }
 
 /* A level pin that is asserted, not masked and not in service sends. */

@@ -29,6 +29,9 @@ struct ioapic *ioapic_create(struct vm *vm, const struct ioapic_config *config, 
 /* Pin n, 0..23. A level means "asserted", whatever polarity is programmed. */
 struct irq_line ioapic_input(struct ioapic *io, unsigned n);
 
+/* Has a processor not looked at pin n's last interrupt yet? */
+bool ioapic_waiting(const struct ioapic *io, unsigned pin);
+
 /* A local APIC broadcast the end of a level-triggered interrupt. */
 void ioapic_eoi(void *io, uint8_t vector);
 

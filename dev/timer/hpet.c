@@ -11,7 +11,8 @@
  * is the count up to which that has been looked at, and whoever looks again
  * accounts for the matches since: they advance a periodic comparator and set
  * the status of a level-triggered timer. A host timer runs only while a match
- * can cause an interrupt.
+ * can cause an interrupt. Timer 0's ticks as interrupt 0 are made up for where
+ * the host was late (catchup.h).
  *
  * Interface: hpet.h. Threading: with the machine's lock held.
  */
@@ -20,6 +21,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "dev/timer/catchup.h"
 #include "dev/timer/rearm.h"
 #include "vm/vm.h"
 
@@ -100,12 +102,14 @@ struct hpet {
     struct vm *vm;
     struct irq_line output[OUTPUT_COUNT];
     struct irq_line legacy;
+    struct irq_probe irq0_probe;
     struct irq_message_port port;
     struct region region;
     uint32_t routes; /* GSIs that are connected */
     uint32_t config;
     uint32_t status; /* bit n: level-triggered timer n */
     uint32_t levels; /* outputs that are high */
+    uint32_t owed;   /* ticks of interrupt 0 that are made up for: catchup.h */
     uint64_t offset; /* count - ticks of the clock, while enabled */
     uint64_t halted; /* the count, while not */
     struct hpet_timer timers[HPET_TIMERS];
@@ -200,8 +204,20 @@ static void hpet_update_outputs(struct hpet *h)
     }
 }
 
-/* A match: the interrupt. */
-static void timer_interrupt(struct hpet_timer *t)
+/* Periodic edges of interrupt 0: those are made up for. */
+static bool timer_is_clock(const struct hpet_timer *t)
+{
+    return t->index == 0 && timer_step(t) && !timer_is_level(t) && (t->config & T_ENABLE) &&
+           timer_output(t) == OUTPUT_IRQ0;
+}
+
+static uint64_t timer_period_ns(const struct hpet_timer *t)
+{
+    return MIN(timer_step(t), TICK_NEVER) * HPET_TICK_NS;
+}
+
+/* Matches: the interrupt. 0: another try for those that are owed. */
+static void timer_interrupt(struct hpet_timer *t, uint64_t matches)
 {
     struct hpet *h = t->hpet;
     unsigned output = timer_output(t);
@@ -213,33 +229,38 @@ static void timer_interrupt(struct hpet_timer *t)
     }
     if (!(t->config & T_ENABLE))
         return;
+    if (timer_is_clock(t) ? !tick_due(&h->owed, matches, timer_period_ns(t), &h->irq0_probe)
+                          : !matches)
+        return;
     if (t->config & T_MESSAGE)
         irq_message_send(&h->port, (struct irq_message){t->route >> 32, (uint32_t)t->route});
     else if (output != OUTPUT_NONE && !(h->levels & BIT(output)))
         irq_pulse(&h->output[output]);
 }
 
-/* Accounts for the matches up to now, which make one interrupt. */
-static void timer_sync(struct hpet_timer *t)
+/* Accounts for the matches up to now; false: there were none. */
+static bool timer_sync(struct hpet_timer *t)
 {
     struct hpet *h = t->hpet;
     uint64_t step = timer_step(t);
-    uint64_t distance, passed;
+    uint64_t distance, passed, matches = 1;
 
     if (!hpet_enabled(h))
-        return;
+        return false;
     passed = hpet_count(h) - t->checked_at;
     /* Two host processors may read the clock a little differently. */
     if ((int64_t)passed <= 0)
-        return;
+        return false;
     distance = timer_distance(t);
     t->checked_at += passed;
     if (distance >= passed)
-        return;
-    if (step)
-        t->comparator =
-            (t->comparator + ((passed - distance - 1) / step + 1) * step) & timer_mask(t);
-    timer_interrupt(t);
+        return false;
+    if (step) {
+        matches = (passed - distance - 1) / step + 1;
+        t->comparator = (t->comparator + matches * step) & timer_mask(t);
+    }
+    timer_interrupt(t, matches);
+    return true;
 }
 
 /* Arms the host's timer for the next match that is visible; a periodic one
@@ -262,7 +283,10 @@ static void timer_rearm(struct hpet_timer *t, uint64_t floor_ns)
     at = from + distance + 1;
     if (step && at < floor)
         at += (floor - at + step - 1) / step * step;
-    timer_arm(&t->timer, at < TICK_NEVER ? at * HPET_TICK_NS : TIME_NEVER);
+    at = at < TICK_NEVER ? at * HPET_TICK_NS : TIME_NEVER;
+    if (timer_is_clock(t))
+        at = MIN(at, tick_retry_ns(h->owed, timer_period_ns(t), clock_now_ns(&h->vm->clock)));
+    timer_arm(&t->timer, at);
 }
 
 static void timer_fire(void *self)
@@ -271,7 +295,8 @@ static void timer_fire(void *self)
     uint64_t now_ns = clock_now_ns(&t->hpet->vm->clock);
     uint64_t step_ns = MIN(timer_step(t), TIMER_MIN_PERIOD_NS) * HPET_TICK_NS;
 
-    timer_sync(t);
+    if (!timer_sync(t) && timer_is_clock(t))
+        timer_interrupt(t, 0);
     timer_rearm(t, timer_rearm_floor(step_ns, now_ns));
 }
 
@@ -353,6 +378,8 @@ static void timer_write_config(struct hpet_timer *t, uint32_t v)
     /* The status is of level-triggered timers only. */
     if (!timer_is_level(t))
         h->status &= ~(uint32_t)BIT(t->index);
+    if (t->index == 0)
+        h->owed = 0;
     hpet_update_outputs(h);
 }
 
@@ -382,6 +409,8 @@ static void hpet_write_config(struct hpet *h, uint32_t v)
     uint32_t changed = (v ^ h->config) & CONFIG_WRITABLE;
 
     h->config ^= changed;
+    if (changed)
+        h->owed = 0;
     if (changed & CONFIG_ENABLE) {
         h->halted = hpet_enabled(h) ? 0 : count;
         h->offset = hpet_enabled(h) ? count - hpet_clock_ticks(h) : 0;
@@ -483,6 +512,7 @@ static void hpet_reset(void *self)
     h->status = 0;
     h->offset = 0;
     h->halted = 0;
+    h->owed = 0;
     hpet_update_outputs(h);
     if (legacy)
         irq_lower(&h->legacy);
@@ -513,7 +543,7 @@ static int hpet_after_load(void *self, unsigned version)
     struct hpet *h = self;
 
     if ((h->config & ~(uint32_t)CONFIG_WRITABLE) || h->levels >= BIT(OUTPUT_COUNT) ||
-        h->status >= BIT(HPET_TIMERS))
+        h->status >= BIT(HPET_TIMERS) || h->owed > TICKS_OWED_MAX)
         return -EINVAL;
     for (unsigned n = 0; n < HPET_TIMERS; n++) {
         const struct hpet_timer *t = &h->timers[n];
@@ -547,12 +577,13 @@ static const struct state_field hpet_fields[] = {
     STATE_INT(struct hpet, config),
     STATE_INT(struct hpet, status),
     STATE_INT(struct hpet, levels),
+    STATE_INT(struct hpet, owed),
     STATE_INT(struct hpet, offset),
     STATE_INT(struct hpet, halted),
     STATE_STRUCTS(struct hpet, timers, &timer_state),
     STATE_END,
 };
-static const struct state_table hpet_state = {"hpet", 1, hpet_fields, NULL, hpet_after_load};
+static const struct state_table hpet_state = {"hpet", 2, hpet_fields, NULL, hpet_after_load};
 
 static const struct dev_type hpet_type = {"hpet", hpet_reset, hpet_destroy, &hpet_state};
 
@@ -565,6 +596,7 @@ struct hpet *hpet_create(struct vm *vm, const struct hpet_config *config, struct
     h->vm = vm;
     h->port = config->port;
     h->legacy = config->legacy;
+    h->irq0_probe = config->irq0_probe;
     h->output[OUTPUT_IRQ0] = config->irq0;
     h->output[OUTPUT_IRQ8] = config->irq8;
     for (unsigned gsi = 0; gsi < HPET_GSIS; gsi++) {

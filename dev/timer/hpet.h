@@ -26,6 +26,7 @@ struct hpet_config {
     struct irq_line legacy;
     struct irq_line irq0;
     struct irq_line irq8;
+    struct irq_probe irq0_probe; /* may be empty: see catchup.h */
     /* "FSB delivery": messages of MSI's format. Not offered if not connected. */
     struct irq_message_port port;
     uint64_t base; /* 0: HPET_BASE */

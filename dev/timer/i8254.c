@@ -14,7 +14,8 @@
  * Only counter 0 has an interrupt. Its timer fires at rising edges of OUT;
  * falling edges are made up for when the next rising edge or a register
  * access comes, because nobody behind IRQ0 can tell. Edges nearer together
- * than rearm.h allows are merged.
+ * than rearm.h allows are merged; others that came too early for a late host
+ * are made up for (catchup.h).
  *
  * Interface: i8254.h. Threading: with the machine's lock held.
  */
@@ -23,6 +24,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "dev/timer/catchup.h"
 #include "dev/timer/rearm.h"
 #include "vm/vm.h"
 
@@ -111,12 +113,14 @@ struct i8254_counter {
 struct i8254 {
     struct vm *vm;
     struct irq_line irq0;
+    struct irq_probe irq0_probe;
     struct region ports;
     struct region system_control;
     struct i8254_counter counter[COUNTERS];
     uint8_t system; /* port 61H, what can be written */
     bool irq_level;
     uint64_t edge_tick; /* counter 0: the next rising edge to deliver */
+    uint32_t owed;      /* rising edges of counter 0 that are made up for: catchup.h */
     struct timer timer;
 };
 
@@ -434,22 +438,43 @@ static void i8254_drive(struct i8254 *pit, bool level)
     }
 }
 
-/* Brings counter 0 and IRQ0 to tick. Rising edges that have passed are
- * delivered as one. */
+static uint64_t i8254_period_ns(const struct i8254 *pit)
+{
+    return clock_ticks_to_ns(pit->counter[0].initial, I8254_HZ);
+}
+
+/* Drives IRQ0 as OUT is. While an edge is owed the line does not rise on its
+ * own. */
+static void i8254_settle(struct i8254 *pit, uint64_t tick)
+{
+    bool out = counter_out(&pit->counter[0], tick);
+
+    if (!out || !pit->owed)
+        i8254_drive(pit, out);
+}
+
+/* Brings counter 0 and IRQ0 to tick. */
 static void i8254_sync0(struct i8254 *pit, uint64_t tick)
 {
     struct i8254_counter *c = &pit->counter[0];
-    bool rose = tick >= pit->edge_tick;
     uint64_t loaded_at = c->load_tick;
+    uint64_t edges = 0;
 
+    if (tick >= pit->edge_tick)
+        edges = mode_is_periodic(c->mode) ? (tick - pit->edge_tick) / c->initial + 1 : 1;
     if (counter_sync(c, tick) && counter_next_rise(c, loaded_at) <= tick)
-        rose = true;
-    if (rose) {
+        edges++;
+    if (edges)
+        pit->edge_tick = TIME_NEVER;
+    if (!mode_is_periodic(c->mode))
+        pit->owed = 0;
+    if (mode_is_periodic(c->mode)
+            ? tick_due(&pit->owed, edges, i8254_period_ns(pit), &pit->irq0_probe)
+            : edges) {
         i8254_drive(pit, false);
         i8254_drive(pit, true);
-        pit->edge_tick = TIME_NEVER;
     }
-    i8254_drive(pit, counter_out(c, tick));
+    i8254_settle(pit, tick);
 }
 
 /* Arms the timer for the next thing to happen to counter 0, edges not before
@@ -463,7 +488,9 @@ static void i8254_arm(struct i8254 *pit, uint64_t tick, uint64_t floor)
         next = counter_next_rise(c, floor - 1); /* of the same phase */
     pit->edge_tick = next;
     next = MIN(next, c->load_tick);
-    timer_arm(&pit->timer, next == TIME_NEVER ? TIME_NEVER : clock_ticks_to_ns(next, I8254_HZ));
+    next = next == TIME_NEVER ? TIME_NEVER : clock_ticks_to_ns(next, I8254_HZ);
+    timer_arm(&pit->timer, MIN(next, tick_retry_ns(pit->owed, i8254_period_ns(pit),
+                                                   clock_ticks_to_ns(tick, I8254_HZ))));
 }
 
 static void i8254_fire(void *self)
@@ -474,7 +501,7 @@ static void i8254_fire(void *self)
     uint64_t floor_ns;
 
     i8254_sync0(pit, tick);
-    floor_ns = timer_rearm_floor(clock_ticks_to_ns(pit->counter[0].initial, I8254_HZ), now_ns);
+    floor_ns = timer_rearm_floor(i8254_period_ns(pit), now_ns);
     i8254_arm(pit, tick, clock_ticks(floor_ns, I8254_HZ));
 }
 
@@ -494,6 +521,8 @@ static void i8254_control(struct i8254 *pit, uint64_t tick, uint8_t v)
         counter_latch(&pit->counter[n], tick, true, false);
     } else {
         counter_control(&pit->counter[n], tick, v);
+        if (n == 0)
+            pit->owed = 0;
     }
 }
 
@@ -532,7 +561,7 @@ static void i8254_write(void *self, uint64_t offset, uint64_t value, unsigned si
         i8254_control(pit, tick, (uint8_t)value);
     else
         counter_write(&pit->counter[offset], tick, (uint8_t)value);
-    i8254_drive(pit, counter_out(&pit->counter[0], tick));
+    i8254_settle(pit, tick);
     i8254_arm(pit, tick, tick + 1);
 }
 
@@ -585,6 +614,7 @@ static void i8254_reset(void *self)
     }
     pit->system = 0;
     pit->edge_tick = TIME_NEVER;
+    pit->owed = 0;
     timer_cancel(&pit->timer);
     i8254_drive(pit, false);
 }
@@ -601,7 +631,7 @@ static int i8254_after_load(void *self, unsigned version)
 {
     struct i8254 *pit = self;
 
-    if (pit->system & ~SYSTEM_WRITABLE)
+    if ((pit->system & ~SYSTEM_WRITABLE) || pit->owed > TICKS_OWED_MAX)
         return -EINVAL;
     for (unsigned n = 0; n < COUNTERS; n++) {
         const struct i8254_counter *c = &pit->counter[n];
@@ -646,10 +676,11 @@ static const struct state_field i8254_fields[] = {
     STATE_INT(struct i8254, system),
     STATE_INT(struct i8254, irq_level),
     STATE_INT(struct i8254, edge_tick),
+    STATE_INT(struct i8254, owed),
     STATE_TIMER(struct i8254, timer),
     STATE_END,
 };
-static const struct state_table i8254_state = {"i8254", 1, i8254_fields, NULL, i8254_after_load};
+static const struct state_table i8254_state = {"i8254", 2, i8254_fields, NULL, i8254_after_load};
 
 static const struct dev_type i8254_type = {"i8254", i8254_reset, i8254_destroy, &i8254_state};
 
@@ -661,6 +692,7 @@ struct i8254 *i8254_create(struct vm *vm, const struct i8254_config *config, str
         goto fail;
     pit->vm = vm;
     pit->irq0 = config->irq0;
+    pit->irq0_probe = config->irq0_probe;
     pit->ports = (struct region){.name = "i8254",
                                  .base = PORT_COUNTERS,
                                  .size = 4,

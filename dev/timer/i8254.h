@@ -16,6 +16,7 @@ struct i8254;
 
 struct i8254_config {
     struct irq_line irq0; /* OUT of counter 0 */
+    struct irq_probe irq0_probe; /* may be empty: see catchup.h */
 };
 
 /* Ports 40H-43H and 61H. NULL when there is no memory. */

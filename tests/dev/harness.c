@@ -43,7 +43,7 @@ static void record_message(void *ctx, struct irq_message m)
 
 struct irq_message_port harness_port(struct harness *h)
 {
-    return (struct irq_message_port){record_message, h};
+    return (struct irq_message_port){.send = record_message, .ctx = h};
 }
 
 /* ---- life ---- */

@@ -26,6 +26,28 @@ static void build(struct harness *h)
     assert_non_null(h->dev[0]);
 }
 
+/* The test says whether the last edge still waits for a processor. */
+static bool busy(void *ctx, unsigned number)
+{
+    const struct harness *h = ctx;
+    const bool *answer = h->test;
+
+    return *answer;
+}
+
+static void build_probed(struct harness *h)
+{
+    struct hpet_config config = {
+        .legacy = harness_line(h, LEGACY),
+        .irq0 = harness_line(h, IRQ0),
+        .irq8 = harness_line(h, IRQ8),
+        .irq0_probe = {busy, h, 0},
+    };
+
+    h->dev[0] = hpet_create(h->vm, &config, NULL);
+    assert_non_null(h->dev[0]);
+}
+
 static uint64_t get(struct harness *h, unsigned reg)
 {
     return mm_in(h, HPET_BASE + reg, 8);
@@ -504,6 +526,45 @@ static void poke(struct harness *h)
         any_op(h, harness_random(&seed));
 }
 
+/* A host that took the processor's thread away gives ticks of interrupt 0 back. */
+static void test_catch_up(void **state)
+{
+    struct harness *h = harness_create(build_probed);
+    bool waiting = false;
+    unsigned before;
+
+    h->test = &waiting;
+    put(h, config_of(0), T_ENABLE | T_PERIODIC | T_SET);
+    put(h, comparator_of(0), 100000);
+    put(h, comparator_of(0), 100000); /* a millisecond */
+    put(h, CONFIG, 3);
+    harness_advance(h, 10 * NS_PER_MS);
+    assert_in_range(h->line[IRQ0].rises, 9, 10);
+    waiting = true;
+    before = h->line[IRQ0].rises;
+    harness_advance(h, 10 * NS_PER_MS);
+    assert_int_equal(h->line[IRQ0].rises, before);
+    waiting = false;
+    harness_reload(h);
+    harness_advance(h, 4 * NS_PER_MS);
+    assert_in_range(h->line[IRQ0].rises - before, 13, 14);
+    before = h->line[IRQ0].rises;
+    harness_jump(h, 10 * NS_PER_MS);
+    assert_int_equal(h->line[IRQ0].rises, before + 1);
+    harness_advance(h, 4 * NS_PER_MS);
+    assert_in_range(h->line[IRQ0].rises - before, 13, 14);
+    /* Stopping forgets them. */
+    waiting = true;
+    harness_advance(h, 10 * NS_PER_MS);
+    put(h, CONFIG, 2);
+    put(h, CONFIG, 3);
+    waiting = false;
+    before = h->line[IRQ0].rises;
+    harness_advance(h, 10 * NS_PER_MS);
+    assert_in_range(h->line[IRQ0].rises - before, 9, 11);
+    harness_destroy(h);
+}
+
 static void test_hostile_state(void **state)
 {
     struct harness *h = harness_create(build);
@@ -529,7 +590,7 @@ int main(void)
         cmocka_unit_test(test_legacy),        cmocka_unit_test(test_messages),
         cmocka_unit_test(test_late),          cmocka_unit_test(test_hostile_rate),
         cmocka_unit_test(test_map),           cmocka_unit_test(test_random),
-        cmocka_unit_test(test_hostile_state),
+        cmocka_unit_test(test_catch_up),      cmocka_unit_test(test_hostile_state),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

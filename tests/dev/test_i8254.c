@@ -2,6 +2,7 @@
  * The 8254 and port 61H, driven through their ports, to the tick. Mode
  * definitions and tables are those of the 8254 data sheet.
  */
+#include "dev/timer/catchup.h"
 #include "dev/timer/i8254.h"
 #include "dev/timer/rearm.h"
 #include "tests/dev/harness.h"
@@ -13,6 +14,23 @@ enum { STATUS_OUT = 0x80, STATUS_NULL = 0x40 };
 static void build(struct harness *h)
 {
     struct i8254_config config = {.irq0 = harness_line(h, IRQ0)};
+
+    h->dev[0] = i8254_create(h->vm, &config, NULL);
+    assert_non_null(h->dev[0]);
+}
+
+/* The test says whether the last edge still waits for a processor. */
+static bool busy(void *ctx, unsigned number)
+{
+    const struct harness *h = ctx;
+    const bool *answer = h->test;
+
+    return *answer;
+}
+
+static void build_probed(struct harness *h)
+{
+    struct i8254_config config = {.irq0 = harness_line(h, IRQ0), .irq0_probe = {busy, h, 0}};
 
     h->dev[0] = i8254_create(h->vm, &config, NULL);
     assert_non_null(h->dev[0]);
@@ -498,6 +516,69 @@ static void test_late(void **state)
     harness_destroy(h);
 }
 
+/* A host that took the processor's thread away gives the ticks back. */
+static void test_catch_up(void **state)
+{
+    struct harness *h = harness_create(build_probed);
+    bool waiting = false;
+    unsigned before;
+
+    h->test = &waiting;
+    for (unsigned mode = 2; mode <= 3; mode++) {
+        program(h, 0, mode, 1193); /* about a millisecond */
+        harness_advance(h, 10 * NS_PER_MS);
+        /* The processor takes nothing for ten periods, then all of it, soon. */
+        waiting = true;
+        before = h->line[IRQ0].rises;
+        harness_advance(h, 10 * NS_PER_MS);
+        assert_int_equal(h->line[IRQ0].rises, before);
+        waiting = false;
+        harness_advance(h, 4 * NS_PER_MS);
+        assert_in_range(h->line[IRQ0].rises - before, 13, 14);
+        before = h->line[IRQ0].rises;
+        harness_reload(h);
+        harness_advance(h, 10 * NS_PER_MS);
+        assert_in_range(h->line[IRQ0].rises - before, 9, 11);
+        /* The same where the timer's own thread was late. */
+        before = h->line[IRQ0].rises;
+        harness_jump(h, 10 * NS_PER_MS);
+        assert_int_equal(h->line[IRQ0].rises, before + 1);
+        harness_reload(h);
+        harness_advance(h, 4 * NS_PER_MS);
+        assert_in_range(h->line[IRQ0].rises - before, 13, 15);
+    }
+
+    /* A guest that never takes them costs little, and finds no more than this. */
+    waiting = true;
+    before = h->line[IRQ0].rises;
+    harness_advance(h, 40 * NS_PER_MS);
+    assert_true(harness_advance(h, 1000 * NS_PER_MS) <= 2010);
+    assert_int_equal(h->line[IRQ0].rises, before);
+    waiting = false;
+    harness_advance(h, 20 * NS_PER_MS);
+    assert_in_range(h->line[IRQ0].rises - before, TICKS_OWED_MAX + 18, TICKS_OWED_MAX + 21);
+
+    /* What was owed of the old count is not owed of the new one. */
+    waiting = true;
+    harness_advance(h, 10 * NS_PER_MS);
+    program(h, 0, 2, 1193);
+    waiting = false;
+    before = h->line[IRQ0].rises;
+    harness_advance(h, 10 * NS_PER_MS);
+    assert_in_range(h->line[IRQ0].rises - before, 9, 11);
+    /* Fast ones are merged as ever, and a one-shot comes whatever waits. */
+    program(h, 0, 2, 100);
+    waiting = true;
+    before = h->line[IRQ0].rises;
+    harness_jump(h, 10 * NS_PER_MS);
+    assert_int_equal(h->line[IRQ0].rises, before + 1);
+    program(h, 0, 0, 100);
+    before = h->line[IRQ0].rises;
+    harness_advance(h, 10 * NS_PER_MS);
+    assert_int_equal(h->line[IRQ0].rises, before + 1);
+    harness_destroy(h);
+}
+
 /* Periods of a microsecond do not keep the host busy. */
 static void test_hostile_rate(void **state)
 {
@@ -598,8 +679,8 @@ int main(void)
         cmocka_unit_test(test_access_modes),  cmocka_unit_test(test_latches),
         cmocka_unit_test(test_port61),        cmocka_unit_test(test_long_run),
         cmocka_unit_test(test_late),          cmocka_unit_test(test_hostile_rate),
-        cmocka_unit_test(test_reset),         cmocka_unit_test(test_random),
-        cmocka_unit_test(test_hostile_state),
+        cmocka_unit_test(test_catch_up),      cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_random),        cmocka_unit_test(test_hostile_state),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

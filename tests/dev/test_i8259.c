@@ -109,9 +109,13 @@ static void test_basic(void **state)
     pulse(h, 3);
     assert_false(intr(h));
     assert_int_equal(read_irr(h, 0x20), 0x08);
+    assert_false(i8259_waiting(h->dev[0], 3));
     outb(h, 0x21, 0x00);
     assert_true(intr(h));
+    assert_true(i8259_waiting(h->dev[0], 3));
+    assert_false(i8259_waiting(h->dev[0], 11));
     assert_int_equal(ack(h), 0x23);
+    assert_false(i8259_waiting(h->dev[0], 3));
     harness_destroy(h);
 }
 

@@ -118,6 +118,38 @@ static void test_edge(void **state)
     harness_destroy(h);
 }
 
+static bool answer_waiting(void *ctx, struct irq_message m)
+{
+    return m.address == 0xfee03000 && m.data == 0x4034;
+}
+
+static void build_waiting(struct harness *h)
+{
+    struct ioapic_config config = {.port = harness_port(h)};
+
+    config.port.waiting = answer_waiting;
+    h->dev[0] = ioapic_create(h->vm, &config, NULL);
+    assert_non_null(h->dev[0]);
+}
+
+/* What the processors say of a pin's message. */
+static void test_waiting(void **state)
+{
+    struct harness *h = harness_create(build_waiting);
+
+    put_entry(h, 4, 0x0300000000000000 | 0x34);
+    put_entry(h, 5, 0x0200000000000000 | 0x34);
+    put_entry(h, 6, 0x0300000000000000 | 0x34 | MASKED);
+    assert_true(ioapic_waiting(h->dev[0], 4));
+    assert_false(ioapic_waiting(h->dev[0], 5));
+    assert_false(ioapic_waiting(h->dev[0], 6));
+    harness_destroy(h);
+    h = harness_create(build);
+    put_entry(h, 4, 0x0300000000000000 | 0x34);
+    assert_false(ioapic_waiting(h->dev[0], 4));
+    harness_destroy(h);
+}
+
 static void test_level(void **state)
 {
     struct harness *h = harness_create(build);
@@ -281,6 +313,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_registers),     cmocka_unit_test(test_edge),
+        cmocka_unit_test(test_waiting),
         cmocka_unit_test(test_level),         cmocka_unit_test(test_remote_irr_cleared_by_edge),
         cmocka_unit_test(test_shared_vector), cmocka_unit_test(test_delivery_modes),
         cmocka_unit_test(test_reset),         cmocka_unit_test(test_random),

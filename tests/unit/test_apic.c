@@ -119,6 +119,30 @@ static void message(uint32_t dest, bool logical, bool redirect, uint32_t data)
                          0xfee00000u | dest << 12 | redirect << 3 | (uint32_t)logical << 2, data});
 }
 
+static bool message_waits(uint32_t dest, bool logical, uint32_t data)
+{
+    struct irq_message_port port = apic_bus_port(f.bus);
+
+    return port.waiting(
+        port.ctx,
+        (struct irq_message){0xfee00000u | dest << 12 | (uint32_t)logical << 2, data});
+}
+
+/* A message waits until its receiver looks. */
+static void test_waiting(void **state)
+{
+    wr(l, REG_SVR, 0x1ff);
+    assert_false(message_waits(0, false, 0x41));
+    message(0, false, false, 0x41);
+    assert_true(message_waits(0, false, 0x41));
+    assert_true(message_waits(0xff, false, 0x41));
+    assert_false(message_waits(0, false, 0x42));
+    assert_false(message_waits(1, false, 0x41));
+    assert_int_equal(take(l), 0x41);
+    assert_false(message_waits(0, false, 0x41));
+    wr(l, REG_EOI, 0);
+}
+
 static void test_reset(void **state)
 {
     lapic_reset(l);
@@ -862,6 +886,7 @@ int main(void)
         TEST(test_esr),
         TEST(test_software_disable),
         TEST(test_access_sizes),
+        TEST(test_waiting),
         TEST(test_lint),
         TEST(test_extint_message),
         TEST(test_timer_one_shot),
