@@ -49,8 +49,21 @@ static int attach_ahci(struct cli_disks *disks, struct disk *disk, struct pc_con
     return 0;
 }
 
+static int attach_virtio(struct cli_disks *disks, struct disk *disk, struct pc_config *board,
+                         struct error *err)
+{
+    struct cli_virtio_disk *v = &disks->virtio[disks->virtios];
+
+    snprintf(v->name, sizeof v->name, "virtio-blk%u", disks->virtios++);
+    v->config = (struct virtio_blk_config){.name = v->name, .disk = disk, .queues = board->cpus};
+    pc_add_boot(board, (struct pc_boot_device){
+                           .node = "scsi", .unit = "disk@0,0", .number = board->card_count});
+    return pc_add_card(board, virtio_blk_create, &v->config, err);
+}
+
 static const struct cli_disk_bus buses[] = {
     {"ahci", attach_ahci}, /* what a disk is on that says nothing */
+    {"virtio", attach_virtio},
 };
 
 /* ---- what an option says ---- */

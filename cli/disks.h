@@ -7,6 +7,7 @@
 #include "backend/disk/disk.h"
 #include "board/pc.h"
 #include "cli/options.h"
+#include "dev/virtio/virtio_blk.h"
 
 #define CLI_PATH_BYTES 4096
 #define CLI_MAX_DISKS PC_MAX_BOOT
@@ -27,9 +28,16 @@ int cli_disk_parse(const char *spec, struct cli_disk_spec *disk, struct error *e
 /* What can be said before images are opened. */
 int cli_disks_check(const struct cli_options *o, struct error *err);
 
+struct cli_virtio_disk {
+    char name[24];
+    struct virtio_blk_config config;
+};
+
 struct cli_disks {
     struct disk *disk[CLI_MAX_DISKS];
     unsigned count;
+    struct cli_virtio_disk virtio[CLI_MAX_DISKS];
+    unsigned virtios;
     unsigned ports; /* of AHCI, that are taken */
     char uefi_vars[CLI_PATH_BYTES + 16];
 };

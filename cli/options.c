@@ -34,8 +34,8 @@ const struct cli_option cli_run_options[] = {
     {"disk", "FILE", CLI_LIST, FIELD(disk), 0, 0, "an image",
      "a disk, from a raw image or a block device; after it ,readonly or\n"
      ",snapshot (writes are gone at the end), ,cache=writeback, none or\n"
-     "unsafe, ,serial=TEXT, ,bus=ahci; may be repeated; a FILE alone on\n"
-     "the command line is one too"},
+     "unsafe, ,serial=TEXT, ,bus=ahci or virtio; may be repeated; a FILE\n"
+     "alone on the command line is one too"},
     {"cdrom", "FILE", CLI_LIST, FIELD(cdrom), 0, 0, "an image",
      "a CD or DVD drive with that ISO image; may be repeated"},
     {"memory", "SIZE", CLI_SIZE, FIELD(memory_bytes), PC_MIN_MEMORY, PC_MAX_MEMORY,
