@@ -89,6 +89,15 @@ void emit_guard(struct tr *t, struct jit_link *l)
     new_stub(t, STUB_LINK, emit_jcc(e, 5))->link = l;
 }
 
+/* How long the unit's loop is: site.c. */
+static void count_turn(struct tr *t)
+{
+    emit_alu_imm(&t->e, 0, 0,
+                 rm_mem(H_RSP, (int32_t)(JIT_AREA + offsetof(struct jit, site) +
+                                         jit_site_hash(t->u->host) * sizeof(struct jit_site) +
+                                         offsetof(struct jit_site, turns))), 1);
+}
+
 void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
 {
     struct emit *e = &t->e;
@@ -98,6 +107,8 @@ void emit_edge(struct tr *t, int32_t target, unsigned retired, bool is_backward)
     emit_retired(t, retired);
     if (is_backward || crosses(target))
         flags_leave_host(t); /* what waits may be an interrupt, which shows them */
+    if (t->is_trial && target == t->u->insn[0].offset)
+        count_turn(t);
     l = new_link(t, target, retired, link_flags(t) | (crosses(target) ? LINK_CROSS : 0));
     if (is_backward)
         new_stub(t, STUB_LINK, emit_poll(t))->link = l;

@@ -187,7 +187,7 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
     const struct x86_insn *i =
         (const struct x86_insn *)(j->arena + (reference & SLOW_REFERENCE) * 8);
     enum slow_reason reason = reference >> SLOW_REASON_SHIFT & 7;
-    bool is_group = reason == SLOW_GROUP, leaves = is_group || reason == SLOW_TRIAL;
+    bool is_group = reason == SLOW_GROUP, leaves = is_group || reason == SLOW_TRIAL || reason == SLOW_STREAMS;
     uint64_t clears = j->l0_clears;
     uint64_t page_rip = c->s.reg[X86_RIP], rip;
     enum x86_next next;
@@ -205,6 +205,8 @@ static uint64_t call_slow(struct x86_vcpu *c, uint64_t reference)
         group_failed(c, i);
     if (reason == SLOW_TRIAL)
         jit_trial_over(j, i);
+    if (reason == SLOW_STREAMS)
+        jit_streams_failed(j, i);
     j->pair[0] = *i;
     c->cur = j->pair;
     c->block = &j->slow_block;

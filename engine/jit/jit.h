@@ -65,11 +65,21 @@ struct jit_site {
     uint32_t page;    /* that it went to last, bits 31..12 */
     uint32_t changes; /* how often that was another one */
     uint32_t uses;    /* in steps of JIT_TRIAL_STEP: overflows at the end */
-    uint32_t unused;
+    union { /* of the first place of a unit: */
+        uint32_t turns;    /* how often it jumped to its own start, in its trial */
+        uint32_t failures; /* in steps of STREAM_FAILURE, afterwards */
+    };
 };
 #define JIT_TRIAL_SHIFT 9 /* log2(uses) until the trial is over */
 #define JIT_TRIAL_STEP (1u << (32 - JIT_TRIAL_SHIFT))
 #define JIT_SITES 65536
+
+/* What a loop keeps for its streams: stream.c; the last is the turns that are left. */
+#define STREAM_SLOTS 8
+#define STREAM_TURNS STREAM_SLOTS
+/* So often in a row a loop may find no room for its streams. */
+#define STREAM_FAILURES_SHIFT 6
+#define STREAM_FAILURE (1u << (32 - STREAM_FAILURES_SHIFT))
 
 /* Where an indirect jump to rip leads. */
 struct jit_jump {
@@ -208,6 +218,7 @@ struct jit {
     uint64_t saved_t1;
     uint64_t saved_value; /* of two operands the first, meanwhile */
     uint64_t flag_input;
+    uint64_t stream[STREAM_SLOTS + 1]; /* of a loop, while it runs: stream.c */
     uint8_t nothing[64];  /* what an access under an empty mask does not touch */
     uint32_t jump_salt[TLB_CLASSES]; /* xor'ed into a RIP before it is an index */
     uint32_t generation[2]; /* of global and of other pages' fetch translations */
@@ -263,6 +274,7 @@ struct jit {
     uint64_t l0_sites[JIT_SITES / 64], tlb_sites[JIT_SITES / 64];
     uint64_t single_sites[JIT_SITES / 64], tried_units[JIT_SITES / 64];
     uint64_t hot_units[JIT_SITES / 64]; /* to have a trial, loop or not */
+    uint64_t long_units[JIT_SITES / 64]; /* loops of many turns */
     uint64_t l0_clears; /* how often L0 was emptied */
     /* How often code has changed, by hash of its line or place; how often any has. */
     uint8_t changing[JIT_CHANGING];
@@ -365,6 +377,8 @@ void jit_forget_sites(struct jit *j, const struct jit_unit *u);
 void jit_sample(struct jit *j, struct jit_unit *u);
 /* Access i ends the trial of its unit, which is to be made anew. */
 void jit_trial_over(struct jit *j, const struct x86_insn *i);
+/* The unit of i finds no room for its streams. */
+void jit_streams_failed(struct jit *j, const struct x86_insn *i);
 /* L0 misses too often for the access before this return address. */
 void jit_many_misses(struct x86_vcpu *c, uint64_t host_code);
 /* The unit of an instruction, and where the instruction's bytes are. */

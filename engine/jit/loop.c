@@ -12,6 +12,9 @@
  * by the unit's own link. The second way ends where the loop does, at its last
  * jump to the start; what is behind is another unit's, or the first way's rest.
  *
+ * Where the loop has streams (stream.c), what they need is made there, too, and then
+ * turns follow each other with nothing but a count between them.
+ *
  * Guest registers that have no host register, and are used in the loop, have one in
  * the second way if the loop leaves one alone: whose that is, is in its home
  * meanwhile. They change places in front of the second way, and back wherever it is
@@ -75,28 +78,52 @@ static bool is_used(const struct tr *t, unsigned guest)
     return false;
 }
 
-static void find_loans(struct tr *t)
+/* Lends a host register to `to`, if there is one left. */
+static void lend(struct tr *t, unsigned to)
 {
     static const uint8_t lenders[] = {12, X86_RBP, X86_RBX, 11, 10,
                                       9, X86_R8, X86_RDI, X86_RSI, X86_RDX};
-    unsigned next = 0;
 
-    t->loans = 0;
-    for (unsigned to = 13; to <= X86_R15; to++) {
-        if (!is_used(t, to))
-            continue;
-        while (next < sizeof lenders && is_used(t, lenders[next]))
-            next++;
-        if (next == sizeof lenders)
+    for (unsigned n = 0; n < sizeof lenders; n++) {
+        bool is_free = !is_used(t, lenders[n]);
+        for (unsigned m = 0; m < t->loans; m++)
+            is_free &= t->loan[m].from != lenders[n];
+        if (is_free) {
+            t->loan[t->loans].from = lenders[n];
+            t->loan[t->loans++].to = (uint8_t)to;
             return;
-        t->loan[t->loans].from = lenders[next++];
-        t->loan[t->loans++].to = (uint8_t)to;
+        }
     }
 }
 
-static struct rm home(unsigned guest)
+static void find_loans(struct tr *t)
 {
-    return rm_mem(H_RSP, (int32_t)(8 * guest));
+    t->loans = 0;
+    for (unsigned to = 13; to <= X86_R15; to++) {
+        if (is_used(t, to))
+            lend(t, to);
+    }
+    if (!t->streams)
+        return;
+    lend(t, LOAN_OF_STREAM + STREAM_TURNS);
+    for (unsigned n = 0; n < t->slots; n++)
+        lend(t, LOAN_OF_STREAM + n);
+}
+
+/* Of a guest register, or of what LOAN_OF_STREAM says. */
+static struct rm home(unsigned of)
+{
+    return of < LOAN_OF_STREAM ? rm_mem(H_RSP, (int32_t)(8 * of))
+                               : stream_home(of - LOAN_OF_STREAM);
+}
+
+unsigned loan_host(const struct tr *t, unsigned to)
+{
+    for (unsigned n = 0; n < t->lent; n++) {
+        if (t->loan[n].to == to)
+            return host_of_guest(t->loan[n].from);
+    }
+    return H_NONE;
 }
 
 /* Host registers of t->loan[] change owners. */
@@ -106,7 +133,8 @@ static void change(struct tr *t, bool lend)
         unsigned from = t->loan[n].from, to = t->loan[n].to, host;
         t->lent = 0;
         host = host_of(t, from);
-        emit_store(&t->e, home(lend ? from : to), host);
+        if (lend || to < LOAN_OF_STREAM || to == LOAN_OF_STREAM + STREAM_TURNS)
+            emit_store(&t->e, home(lend ? from : to), host); /* slots do not change */
         emit_load(&t->e, host, home(lend ? to : from));
     }
     t->lent = lend ? t->loans : 0;
@@ -134,6 +162,8 @@ void loop_find(struct tr *t)
 
     t->loop = 0;
     t->edges = 0;
+    t->streams = 0;
+    t->in_streams = false;
     t->loop_saves = false;
     if (t->is_trial || t->no_loop)
         return;
@@ -157,6 +187,7 @@ void loop_find(struct tr *t)
     t->loop_saves |= t->loop_recipe.kind == RECIPE_NONE;
     if (t->loop_saves)
         t->loop_recipe = (struct recipe){RECIPE_NONE, 0};
+    streams_find(t);
     find_loans(t);
     t->again = t->u->count + 1u;
     memcpy(&s->d[t->again], s->d, t->loop * sizeof s->d[0]);
@@ -198,22 +229,55 @@ static void leave_if(struct tr *t, uint32_t jump)
     new_stub(t, STUB_SELF, jump);
 }
 
-static void emit_start(struct tr *t)
+static void leave_flags(struct tr *t)
 {
-    struct emit *e = &t->e;
-
     t->flags = FLAGS_IN_HOST;
     t->recipe = t->loop_recipe;
     if (t->loop_saves)
         flags_to_cc(t);
     flags_leave_host(t);
+}
+
+static void emit_budget(struct tr *t)
+{
+    struct emit *e = &t->e;
+
     if (t->is_counting) {
         emit_load(e, T0, CPU_RM(s.icount));
         emit_lea(e, T0, rm_mem(T0, (int32_t)t->loop));
         emit_rm(e, OP_W | 0x3b, T0, CPU_RM(budget_end));
         leave_if(t, emit_jcc(e, 7)); /* ja */
     }
+}
+
+/* What comes before each turn; returns where turns end. */
+static uint32_t emit_start(struct tr *t)
+{
+    struct emit *e = &t->e;
+    uint32_t start, into = 0, turn;
+
+    if (!t->streams) {
+        loop_lend(t);
+        turn = e->at;
+        leave_flags(t);
+        emit_budget(t);
+        leave_if(t, emit_poll(t));
+        return turn;
+    }
+    leave_flags(t);
+    start = e->at;
     leave_if(t, emit_poll(t));
+    streams_emit_start(t);
+    loop_lend(t);
+    if (t->loop_saves)
+        into = emit_jmp(e);
+    turn = e->at;
+    leave_flags(t);
+    if (t->loop_saves)
+        emit_patch(e, into, e->at);
+    emit_budget(t);
+    streams_emit_turn(t, start);
+    return turn;
 }
 
 bool loop_emit(struct tr *t)
@@ -225,15 +289,14 @@ bool loop_emit(struct tr *t)
 
     for (unsigned n = 0; n < first_edges; n++)
         emit_patch(&t->e, t->edge[n], t->e.at);
-    loop_lend(t);
-    start = t->e.at;
     t->edges = 0;
     t->end = t->again + t->loop;
     t->k = t->again;
     t->vectors = t->loop_vectors;
     t->cache = X86_ZERO;
     group_end_all(t);
-    emit_start(t);
+    t->in_streams = t->streams != 0;
+    start = emit_start(t);
     for (; t->k < t->end && !ended; t->k++) {
         if (!emit_one(t, &ended))
             return false;

@@ -116,6 +116,11 @@ static uint32_t emit_tlb_check(struct tr *t, unsigned base, int32_t disp, unsign
     return emit_jcc(e, 5);
 }
 
+uint32_t mem_look_up(struct tr *t, unsigned size, bool is_write)
+{
+    return emit_tlb_check(t, T1, 0, size, is_write);
+}
+
 /* Behind emit_tlb_check: T0 = the addend, T1 what it was if it is the base. */
 static void emit_tlb_addend(struct tr *t, unsigned base, enum way way)
 {
@@ -320,7 +325,12 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
     bool is_plain = has_plain_segment(t, i->seg);
     enum way way = way_of(t, is_plain);
     unsigned base = T1, id = i->base + 1u;
+    struct rm rm;
 
+    if (stream_operand(t, size, is_write, &rm)) {
+        t->j->stats.accesses++;
+        return rm;
+    }
     if (i->base == X86_RIP)
         id = (unsigned)(0x100 + ((uint32_t)disp >> 12 & 0xfff));
     else if (i->index != X86_ZERO) /* not where a group may be */
@@ -348,7 +358,6 @@ struct rm mem_operand(struct tr *t, unsigned size, bool is_write)
         flags_clobber(t);
         disp = 0;
         if (way != WAY_L0 && is_plain && t->is_64 && is_one_lea(t)) {
-            struct rm rm;
             t->ea_again = true;
             rm = check(t, T1, 0, size, is_write, slot_for(t, id), way);
             t->ea_again = false;

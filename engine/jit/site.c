@@ -23,6 +23,8 @@
  * what is saved by a hit, and there are others. */
 #define USES_PER_CHANGE 64
 #define HOT_SAMPLES 2
+/* In a trial: a loop is long from so many turns on, of JIT_TRIAL_SHIFT's uses. */
+#define LONG_TURNS ((1u << JIT_TRIAL_SHIFT) / 16 * 15)
 
 unsigned jit_site_hash(const uint8_t *guest_code)
 {
@@ -54,6 +56,7 @@ void jit_forget_sites(struct jit *j, const struct jit_unit *u)
 {
     forget(j->tried_units, u->host);
     forget(j->hot_units, u->host);
+    forget(j->long_units, u->host);
     for (unsigned n = 0; n < u->count; n++) {
         const uint8_t *at = jit_guest_code(u, &u->insn[n]);
         forget(j->l0_sites, at);
@@ -88,6 +91,7 @@ void jit_sample(struct jit *j, struct jit_unit *u)
 void jit_trial_over(struct jit *j, const struct x86_insn *i)
 {
     struct jit_unit *u = jit_unit_of(i);
+    struct jit_site *first;
 
     if (!u->host)
         return; /* it has ended before, or its code has changed */
@@ -103,10 +107,24 @@ void jit_trial_over(struct jit *j, const struct x86_insn *i)
         } else {
             j->stats.other_sites++;
         }
-        *s = (struct jit_site){0};
+        s->page = s->changes = s->uses = 0;
     }
+    first = &j->site[jit_site_hash(u->host)];
+    if (first->turns >= LONG_TURNS)
+        jit_note(j->long_units, u->host);
+    *first = (struct jit_site){0};
     jit_note(j->tried_units, u->host);
     j->stats.trials++;
+    make_anew(j, u);
+}
+
+void jit_streams_failed(struct jit *j, const struct x86_insn *i)
+{
+    struct jit_unit *u = jit_unit_of(i);
+
+    if (!u->host)
+        return;
+    forget(j->long_units, u->host);
     make_anew(j, u);
 }
 

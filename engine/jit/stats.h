@@ -16,6 +16,7 @@ enum slow_reason {
     SLOW_OTHER,  /* its target or another operand was not the usual one */
     SLOW_GROUP,  /* the guard of several accesses failed: the unit is left */
     SLOW_TRIAL,  /* the unit's trial is over: site.c */
+    SLOW_STREAMS, /* a loop's streams find no room: site.c */
     SLOW_MOVING, /* its bytes change again and again, it is decoded when they do: changing.c */
     SLOW_STALE,  /* none: the unit has to be made anew before it is entered */
     SLOW_REASONS

@@ -309,6 +309,13 @@ void emit_stubs(struct tr *t)
             loop_give_back(t);
             emit_patch(&t->e, emit_jmp(&t->e), t->u->links[0].stub);
             break;
+        case STUB_AGAIN:
+            loop_give_back(t);
+            emit_patch(&t->e, emit_jmp(&t->e), s->retry);
+            break;
+        case STUB_NO_ROOM:
+            emit_no_room_stub(t, s);
+            break;
         case STUB_EMPTY:
             emit_empty_stub(t, s);
             break;
@@ -558,7 +565,7 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
         for (unsigned n = 0; n < count; n++)
             t.t->is_moving[n] = t.t->is_slow[n] = changing_moves(&t, n);
     }
-    t.is_trial = !checked && !jit_is_noted(j->tried_units, host) &&
+    t.is_trial = !checked && j->threshold > 1 && !jit_is_noted(j->tried_units, host) &&
                  (jit_is_noted(j->hot_units, host) || is_loop(&t));
     t.e = (struct emit){.base = j->code.write};
     while (!emit_unit(&t))

@@ -51,7 +51,9 @@ struct recipe {
 struct jit_stub {
     enum {
         STUB_SLOW, STUB_MISS, STUB_LINK, STUB_FIX, STUB_GROUP, STUB_VECTORS, STUB_TRIAL, STUB_SELF,
-        STUB_EMPTY
+        STUB_EMPTY,
+        STUB_AGAIN,  /* a loop goes on at `retry` */
+        STUB_NO_ROOM /* its streams have found none: the first way */
     } kind;
     uint32_t jump; /* rel32 that comes here; more than one: chained by other stubs */
     uint8_t k;     /* instruction */
@@ -83,6 +85,8 @@ struct jit_translation {
     uint8_t t1_after[UNIT_MAX_PLACES];    /* guest register in T1, or X86_ZERO */
     uint8_t vectors_after[UNIT_MAX_PLACES];
     uint16_t slot_key[JIT_L0_SLOTS];
+    uint8_t stream_of[LOOP_MAX_INSNS], slot_of[LOOP_MAX_INSNS]; /* stream.c */
+    uint8_t stream_bytes[LOOP_MAX_INSNS];
     bool is_slow[UNIT_MAX_PLACES]; /* known to call its handler */
     bool is_moving[UNIT_MAX_PLACES];
     uint32_t unlike[UNIT_MAX_INSNS * 3]; /* jumps of emit_verify */
@@ -104,6 +108,26 @@ struct group {
     int32_t delta;  /* how far base has moved since */
 };
 
+/* Accesses to a sum of registers and near constants, all in one page for some turns
+ * of a loop: stream.c. */
+#define STREAMS_MAX 6
+#define STREAM_TERMS 3
+struct stream {
+    uint8_t terms;
+    struct {
+        uint8_t reg, times;
+    } term[STREAM_TERMS];
+    int32_t lo, hi; /* from the sum as a turn starts */
+    int32_t step;   /* what a turn adds to it */
+    bool is_write;
+};
+/* Its addend, and what else stands still: reg << scale, or X86_ZERO. */
+struct stream_slot {
+    uint8_t stream, reg, scale;
+};
+/* Of a loan, instead of a guest register: slot n of jit.stream. */
+#define LOAN_OF_STREAM 32
+
 struct tr {
     struct x86_vcpu *c;
     struct jit *j;
@@ -123,8 +147,12 @@ struct tr {
      * it does not use: how many, and how many of them at this place. */
     struct {
         uint8_t from, to;
-    } loan[3];
+    } loan[3 + STREAM_SLOTS + 1];
     uint8_t loans, lent;
+    struct stream stream[STREAMS_MAX];
+    struct stream_slot slot[STREAM_SLOTS];
+    unsigned streams, slots;
+    bool in_streams; /* it is the second way that is emitted */
     bool loop_saves; /* flags are saved where it starts */
     struct recipe loop_recipe; /* where they are not */
     uint8_t flags;     /* enum flags_at */
@@ -183,20 +211,26 @@ static inline void t1_keep(struct tr *t, unsigned guest)
 #define JIT_RM(field) rm_mem(H_RSP, (int32_t)(JIT_AREA + offsetof(struct jit, field)))
 #define RM_PAGE_RIP rm_mem(H_RSP, 8 * X86_RIP)
 
-/* The host register of a guest register, or H_NONE. */
-static inline unsigned host_of(const struct tr *t, unsigned guest)
+static inline unsigned host_of_guest(unsigned guest)
 {
     static const uint8_t map[X86_RIP + 1] = {
         H_R14, H_RCX, H_RDX, H_RBX, H_R13, H_RBP, H_RSI, H_RDI, 8,
         9, 10, 11, 12, H_NONE, H_NONE, H_NONE, H_NONE, H_NONE,
     };
+
+    return map[guest];
+}
+
+/* The host register of a guest register, or H_NONE. */
+static inline unsigned host_of(const struct tr *t, unsigned guest)
+{
     for (unsigned n = 0; n < t->lent; n++) {
         if (guest == t->loan[n].to)
-            return map[t->loan[n].from];
+            return host_of_guest(t->loan[n].from);
         if (guest == t->loan[n].from)
             return H_NONE;
     }
-    return map[guest];
+    return host_of_guest(guest);
 }
 
 static inline struct rm guest_rm(const struct tr *t, unsigned guest)
@@ -255,6 +289,9 @@ bool mem_possible(const struct tr *t);
 unsigned mem_spare(struct tr *t, struct rm *rm);
 /* rm becomes [T1]: T0 is free. */
 void mem_to_t1(struct tr *t, struct rm *rm);
+/* [T1], size bytes: T0 = the TLB's entry, T1 is in jit.saved_t1. The returned rel32: there is
+ * none. */
+uint32_t mem_look_up(struct tr *t, unsigned size, bool is_write);
 /* A jump on `condition` to the slow way of the instruction in hand. */
 void slow_if(struct tr *t, unsigned condition);
 struct jit_stub *new_stub(struct tr *t, unsigned kind, uint32_t jump);
@@ -277,6 +314,25 @@ unsigned loop_give_back(struct tr *t);
 void loop_lend(struct tr *t);
 /* Emits the second way of the loop. False: again, as emit_unit. */
 bool loop_emit(struct tr *t);
+
+/* The host register that is lent to `to`, or H_NONE. */
+unsigned loan_host(const struct tr *t, unsigned to);
+
+/* ---- stream.c ---- */
+
+/* Looks for streams in the loop. */
+void streams_find(struct tr *t);
+static inline struct rm stream_home(unsigned slot)
+{
+    return rm_mem(H_RSP, (int32_t)(JIT_AREA + offsetof(struct jit, stream) + 8 * slot));
+}
+/* In front of the second way: how many turns there are room for, and the slots. */
+void streams_emit_start(struct tr *t);
+/* At the start of a turn; if there is none left it goes on at `start`. */
+void streams_emit_turn(struct tr *t, uint32_t start);
+void emit_no_room_stub(struct tr *t, const struct jit_stub *s);
+/* As mem_operand, which asks it first. False: the operand is in no stream. */
+bool stream_operand(struct tr *t, unsigned size, bool is_write, struct rm *rm);
 
 /* ---- crossing.c: before the one instruction of such a unit ---- */
 

@@ -207,7 +207,7 @@ static void check_aligned(struct tr *t, struct rm *rm, unsigned mask)
 {
     struct emit *e = &t->e;
 
-    if ((uint32_t)rm->disp & mask || rm->base == T0)
+    if ((uint32_t)rm->disp & mask || rm->base == T0 || (rm->index != T0 && rm->index != H_NONE))
         mem_to_t1(t, rm);
     emit_rm(e, OP_BYTE_RM | 0xf6, 0, rm_reg(rm->base)); /* test base, mask */
     emit8(e, mask);

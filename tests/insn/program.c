@@ -835,6 +835,26 @@ static void part_any(struct program *p)
         byte(p, bytes[k]);
 }
 
+/* A pointer or the index moves, as in a loop over an array. */
+static void part_step(struct program *p)
+{
+    unsigned n = chance(p, p->plan.pointers);
+    unsigned reg = n && percent(p, 70) ? p->plan.pointer[n] : p->index;
+    unsigned by = percent(p, 50) ? 1u << chance(p, 7) : chance(p, 256);
+    struct rm m = register_rm(reg);
+
+    if (p->k->mode != CODE_64)
+        return part_alu(p);
+    if (percent(p, 60))
+        instruction(p, (struct op){8, 0x83, false, percent(p, 80) ? 0 : 5, true, 0}, m, by, 1);
+    else if (percent(p, 50))
+        instruction(p, (struct op){8, 0xff, false, chance(p, 2), true, 0}, m, 0, 0);
+    else
+        instruction(p, (struct op){8, 0x8d, false, reg, false, 0},
+                    (struct rm){.memory = true, .base = (uint8_t)reg, .index = NO_INDEX,
+                                .disp = (int8_t)by}, 0, 0);
+}
+
 static void part_victim(struct program *p)
 {
     struct victim *v;
@@ -893,7 +913,7 @@ static void part_plain(struct program *p)
         {part_alu, 24},  {part_move, 16},      {part_lea, 4},      {part_unary, 6},
         {part_shift, 9}, {part_bits, 7},       {part_condition, 8}, {part_flags, 3},
         {part_multiply, 4}, {part_atomic, 5}, {part_odd, 3},        {part_any, 22},
-        {part_string, 3},
+        {part_string, 3}, {part_step, 5},
     };
     unsigned total = 0, n, at;
 
@@ -941,7 +961,7 @@ static void loop_begin(struct program *p, unsigned counter)
     if (reg >= 8)
         byte(p, 0x41);
     byte(p, 0xb8 | (reg & 7));
-    number(p, 1 + chance(p, 6), near_bytes(p));
+    number(p, 1 + (percent(p, 20) ? chance(p, 100) : chance(p, 6)), near_bytes(p));
 }
 
 static void make_parts(struct program *p)

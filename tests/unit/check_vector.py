@@ -48,7 +48,8 @@ OUTSIDE_FILES = {
     "engine_jit_fault.c.o",
     # What jit_translate() emits with, after vec_leave().
     "engine_jit_branch.c.o", "engine_jit_flags.c.o", "engine_jit_general.c.o",
-    "engine_jit_group.c.o", "engine_jit_loop.c.o", "engine_jit_stack.c.o", "engine_jit_vector.c.o",
+    "engine_jit_group.c.o", "engine_jit_loop.c.o", "engine_jit_stack.c.o",
+    "engine_jit_stream.c.o", "engine_jit_vector.c.o",
     "engine_jit_vector_encode.c.o", "engine_jit_x87.c.o",
 }
 # For clocks without a host TSC to rely on: x86_clock_leave() comes before.
