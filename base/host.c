@@ -204,15 +204,33 @@ uint64_t host_tsc_hz(void)
     return (uint64_t)((unsigned __int128)(tsc1 - tsc0) * NS_PER_SEC / (ns1 - ns0));
 }
 
+void host_random_bytes(void *buf, size_t bytes)
+{
+    uint8_t *to = buf;
+
+    while (bytes) {
+        /* Waits until the kernel's pool is ready; more than 256 bytes may come in
+         * parts, and it may be interrupted. */
+        ssize_t n = getrandom(to, bytes, 0);
+        uint64_t v;
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) { /* no getrandom: a sandbox */
+            v = host_tsc() ^ host_monotonic_ns() << 32;
+            n = (ssize_t)MIN(bytes, sizeof v);
+            memcpy(to, &v, (size_t)n);
+        }
+        to += n;
+        bytes -= (size_t)n;
+    }
+}
+
 uint64_t host_random(void)
 {
     uint64_t v;
 
-    /* Up to 256 bytes come whole once the kernel's pool is ready; before, it
-     * waits, and may be interrupted. */
-    while (getrandom(&v, sizeof v, 0) != sizeof v)
-        if (errno != EINTR)
-            return host_tsc() ^ host_monotonic_ns() << 32; /* no getrandom: a sandbox */
+    host_random_bytes(&v, sizeof v);
     return v;
 }
 

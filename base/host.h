@@ -86,5 +86,6 @@ static inline void host_store_load_fence(void)
 
 /* Bytes nobody can guess; for what a guest may see, see vm_random. */
 uint64_t host_random(void);
+void host_random_bytes(void *buf, size_t bytes);
 
 #endif

@@ -8,6 +8,7 @@
 #define CLI_LOCKSTEP_INTERNAL_H
 
 #include "base/host.h"
+#include "cli/cards.h"
 #include "cli/disks.h"
 #include "cli/lockstep.h"
 #include "cpu/x86/vcpu.h"
@@ -27,6 +28,7 @@ struct lockstep_side {
     struct pc *pc;
     struct char_backend *serial;
     struct cli_disks disks;
+    struct cli_cards cards;
     bool speaks; /* its output goes to the user */
     struct state_hash output;
     bool ended;

@@ -50,6 +50,8 @@ static int side_create(struct lockstep *l, struct lockstep_side *s, unsigned whi
     board.engine = config->engine[which];
     board.com[0] = s->serial;
     r = config->disks ? cli_disks_open(&s->disks, config->disks, true, s->vm, &board, err) : 0;
+    if (!r && config->disks)
+        r = cli_cards_add(&s->cards, config->disks, NULL, &board, err);
     if (!r)
         r = pc_create(s->vm, &board, &s->pc, err);
     if (!r && state.used)

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "board/pc.h"
+#include "cli/cards.h"
 #include "cli/disks.h"
 #include "cli/options.h"
 #include "cpu/x86/vcpu.h"
@@ -61,6 +62,16 @@ const struct cli_option cli_run_options[] = {
      "the first serial port: stdio, none, file:PATH, or socket:PATH, a\n"
      "Unix socket to connect to (stdio, or none with --display terminal;\n"
      "Ctrl-A x leaves, Ctrl-A h helps)"},
+    {"console", "WHERE", CLI_STRING, FIELD(console), 0, 0,
+     "stdio, none, file:PATH or socket:PATH",
+     "a virtio console (hvc0 in Linux), WHERE as for --serial, which is none\n"
+     "by default where this is stdio"},
+    {"rng", NULL, CLI_FLAG, FIELD(rng), 0, 0, NULL,
+     "a virtio entropy device: the host's randomness for the guest"},
+    {"balloon", "SIZE", CLI_STRING, FIELD(balloon), 0, 0, "a size such as 256M, or 0",
+     "a virtio memory balloon that takes SIZE from the guest as soon as it has\n"
+     "a driver, and gives the host what the guest does not use; after it\n"
+     ",stats=SECONDS asks for statistics, which --log virtio=info shows"},
     {"display", "WHERE", CLI_STRING, FIELD(display), 0, 0, "none or terminal",
      "where the screen is shown: none, or terminal, in this terminal, which\n"
      "is the guest's keyboard then (none; Ctrl-A x leaves, Ctrl-A h helps)"},
@@ -308,8 +319,16 @@ static int check_run(const struct cli_options *o, struct error *err)
 {
     int r = cli_disks_check(o, err);
 
+    if (r == 0)
+        r = cli_cards_check(o, err);
     if (r < 0)
         return r;
+    if (o->console && !strcmp(o->console, "stdio") &&
+        (shows_terminal(o) || (o->serial && !strcmp(o->serial, "stdio"))))
+        return error_set(err, -EINVAL,
+                         "--console stdio wants this terminal for itself: give --%s none, or "
+                         "--console file:PATH or socket:PATH",
+                         shows_terminal(o) ? "display" : "serial");
     if (!o->kernel && !o->firmware)
         return error_set(err, -EINVAL,
                          "nothing to start: give a disk image, --cdrom FILE, --kernel FILE or "
@@ -395,6 +414,7 @@ int cli_parse(struct cli_options *o, int argc, char **argv, struct error *err)
     if (!o->vga)
         o->vga = o->firmware || o->screenshot || shows_terminal(o) ? "std" : "none";
     if (!o->serial)
-        o->serial = shows_terminal(o) ? "none" : "stdio";
+        o->serial = shows_terminal(o) || (o->console && !strcmp(o->console, "stdio")) ? "none"
+                                                                                     : "stdio";
     return r;
 }

@@ -48,6 +48,9 @@ struct cli_options {
     bool stats;
     const char *cpu;
     const char *serial;
+    const char *console; /* NULL: none */
+    const char *balloon; /* NULL: none */
+    bool rng;
     const char *display;
     const char *vga; /* NULL: not said */
     const char *screenshot;

@@ -14,6 +14,7 @@
 #include "backend/display/display.h"
 #include "backend/display/terminal.h"
 #include "board/pc.h"
+#include "cli/cards.h"
 #include "cli/disks.h"
 #include "cli/run.h"
 #include "cli/terminal.h"
@@ -31,6 +32,8 @@ struct run {
     struct vm *vm;
     struct pc *pc;
     struct char_backend *serial;
+    struct char_backend *console; /* or NULL */
+    struct cli_cards cards;
     struct display_terminal *display; /* or NULL */
     struct cli_disks disks;
 };
@@ -161,12 +164,11 @@ static int create_display(struct run *r, struct error *err)
     return 0;
 }
 
-/* ---- the serial line ---- */
+/* ---- the serial line and the console ---- */
 
-static struct char_backend *create_serial(struct run *r, struct error *err)
+static struct char_backend *create_chars(struct run *r, const char *option, const char *where,
+                                         struct error *err)
 {
-    const char *where = r->options->serial;
-
     if (!strcmp(where, "stdio"))
         /* What comes from a file or a program is passed on as it is. */
         return char_fd_create(r->vm, STDIN_FILENO, STDOUT_FILENO, isatty(STDIN_FILENO), quit, r,
@@ -177,7 +179,8 @@ static struct char_backend *create_serial(struct run *r, struct error *err)
         return char_file_create(r->vm, where + 5, err);
     if (!strncmp(where, "socket:", 7) && where[7])
         return char_socket_create(r->vm, where + 7, err);
-    error_set(err, -EINVAL, "--serial %.64s: use stdio, none, file:PATH or socket:PATH", where);
+    error_set(err, -EINVAL, "--%s %.64s: use stdio, none, file:PATH or socket:PATH", option,
+              where);
     return NULL;
 }
 
@@ -193,7 +196,14 @@ static int create_board(struct run *r, struct error *err)
     config.engine = engine_find(r->options->engine, &r->log, err);
     if (!config.engine)
         return -EINVAL;
+    if (r->options->console) {
+        r->console = create_chars(r, "console", r->options->console, err);
+        if (!r->console)
+            return -EINVAL;
+    }
     ret = cli_disks_open(&r->disks, r->options, false, r->vm, &config, err);
+    if (!ret)
+        ret = cli_cards_add(&r->cards, r->options, r->console, &config, err);
     if (ret)
         return ret;
     return pc_create(r->vm, &config, &r->pc, err);
@@ -284,7 +294,8 @@ static int run_machine(struct run *r, struct error *err)
 {
     const struct terminal_hooks hooks = {hook_stop, hook_pause, hook_resume,
                                          hook_user, hook_redraw, r};
-    bool raw = r->display || !strcmp(r->options->serial, "stdio");
+    bool raw = r->display || !strcmp(r->options->serial, "stdio") ||
+               (r->options->console && !strcmp(r->options->console, "stdio"));
     enum vm_exit exit = VM_EXIT_STOPPED;
     int guest_status = 0, code;
 
@@ -317,7 +328,7 @@ int cli_run(const struct cli_options *o, int *by_signal, struct error *err)
     if (!r.vm)
         goto finish;
     r.vm->no_reboot = o->no_reboot;
-    r.serial = create_serial(&r, err);
+    r.serial = create_chars(&r, "serial", o->serial, err);
     if (!r.serial)
         goto destroy_vm;
     if (create_board(&r, err) == 0 && create_display(&r, err) == 0) {
@@ -328,6 +339,8 @@ int cli_run(const struct cli_options *o, int *by_signal, struct error *err)
     /* They still need the machine's loop and log. */
     cli_disks_close(&r.disks);
     char_destroy(r.serial);
+    if (r.console)
+        char_destroy(r.console);
 destroy_vm:
     vm_destroy(r.vm);
 finish:

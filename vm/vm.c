@@ -156,3 +156,18 @@ uint64_t vm_random(struct vm *vm)
     z = (z ^ z >> 27) * 0x94d049bb133111eb;
     return z ^ z >> 31;
 }
+
+void vm_random_bytes(struct vm *vm, void *buf, size_t bytes)
+{
+    uint8_t *to = buf;
+
+    if (!vm->deterministic) {
+        host_random_bytes(buf, bytes);
+        return;
+    }
+    for (size_t n = 0; n < bytes; n += sizeof(uint64_t)) {
+        uint64_t v = vm_random(vm);
+
+        memcpy(to + n, &v, MIN(bytes - n, sizeof v));
+    }
+}

@@ -125,6 +125,7 @@ void vm_remove_settler(struct vm *vm, struct vm_settler *s);
 
 /* Randomness the guest may see (RDRAND, UUIDs): the host's, or seeded. */
 uint64_t vm_random(struct vm *vm);
+void vm_random_bytes(struct vm *vm, void *buf, size_t bytes);
 
 /* ---- input: everything that comes from outside enters through here ---- */
 
