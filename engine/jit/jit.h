@@ -275,6 +275,8 @@ struct jit {
     uint64_t single_sites[JIT_SITES / 64], tried_units[JIT_SITES / 64];
     uint64_t hot_units[JIT_SITES / 64]; /* to have a trial, loop or not */
     uint64_t long_units[JIT_SITES / 64]; /* loops of many turns */
+    /* How often a unit's L0 slots had to be others: by hash of its place. */
+    uint8_t slot_moves[JIT_SITES];
     uint64_t l0_clears; /* how often L0 was emptied */
     /* How often code has changed, by hash of its line or place; how often any has. */
     uint8_t changing[JIT_CHANGING];

@@ -35,10 +35,12 @@ void slow_if(struct tr *t, unsigned condition)
 }
 
 /* Slots go by base register and place in the code; within a unit different
- * bases have different ones, as long as there are any. Slot 0 is the stack's. */
+ * bases have different ones, as long as there are any. Slot 0 is the stack's. A unit
+ * that others took its entries from has other slots than before: site.c. */
 static unsigned slot_for(struct tr *t, unsigned id)
 {
-    uint64_t h = ((uint64_t)t->u->host >> 8) * 0x9e3779b97f4a7c15ull + id * 0x85ebca6bull;
+    uint64_t h = ((uint64_t)t->u->host >> 8) * 0x9e3779b97f4a7c15ull + id * 0x85ebca6bull +
+                 t->j->slot_moves[jit_site_hash(t->u->host)] * 0xc2b2ae3d27d4eb4full;
     unsigned slot, first;
 
     if (id == X86_RSP + 1)

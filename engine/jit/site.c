@@ -9,8 +9,9 @@
  * TLB and count how often they go to another page than the last time. When one of
  * them has been through so often, the unit is made anew with what was learned. So
  * have units that are no loop a trial if events, the guest's timer's most of all,
- * find them running again and again. A place that has a good part of all misses of
- * L0, and many of them in a short time, is moved to the TLB even so.
+ * find them running again and again. A place that has a good part of all misses of L0,
+ * and many of them in a short time, gets another slot, and is moved to the TLB if that
+ * does not help.
  *
  * Sets and counters go by a hash of the guest code's address: somebody else's
  * place costs time and nothing else.
@@ -23,6 +24,8 @@
  * what is saved by a hit, and there are others. */
 #define USES_PER_CHANGE 64
 #define HOT_SAMPLES 2
+/* So often a place that misses gets another slot, then it is moved to the TLB. */
+#define SLOT_MOVES 2
 /* In a trial: a loop is long from so many turns on, of JIT_TRIAL_SHIFT's uses. */
 #define LONG_TURNS ((1u << JIT_TRIAL_SHIFT) / 16 * 15)
 
@@ -57,6 +60,7 @@ void jit_forget_sites(struct jit *j, const struct jit_unit *u)
     forget(j->tried_units, u->host);
     forget(j->hot_units, u->host);
     forget(j->long_units, u->host);
+    j->slot_moves[jit_site_hash(u->host)] = 0;
     for (unsigned n = 0; n < u->count; n++) {
         const uint8_t *at = jit_guest_code(u, &u->insn[n]);
         forget(j->l0_sites, at);
@@ -136,6 +140,7 @@ void jit_many_misses(struct x86_vcpu *c, uint64_t host_code)
     uint64_t now = host_thread_ns();
     uint32_t argument, reference;
     struct jit_unit *u;
+    uint8_t *moves;
 
     /* The window is over, or they came so slowly that most accesses are hits: what
      * empties L0 makes every place miss now and then. */
@@ -153,7 +158,14 @@ void jit_many_misses(struct x86_vcpu *c, uint64_t host_code)
     u = jit_unit_of(i);
     if (!u->host || argument & JIT_MISS_OF_TLB || jit_is_noted(j->tlb_sites, jit_guest_code(u, i)))
         return;
-    jit_note(j->tlb_sites, jit_guest_code(u, i));
-    j->stats.tlb_sites++;
+    /* It may be another unit's entry that it takes, and gets taken. */
+    moves = &j->slot_moves[jit_site_hash(u->host)];
+    if (*moves < SLOT_MOVES) {
+        ++*moves;
+        j->stats.slot_moves++;
+    } else {
+        jit_note(j->tlb_sites, jit_guest_code(u, i));
+        j->stats.tlb_sites++;
+    }
     make_anew(j, u);
 }

@@ -245,8 +245,9 @@ void jit_report(struct x86_vcpu *c, x86_report_line *line, void *ctx)
         100 * ratio(s->dispatches, s->dispatches + s->indirect_hits));
     say(&r, "  L0 misses %llu, of them walks %llu; L0 emptied %llu; false hits %llu",
         N(s->l0_misses), N(s->refills), N(s->l0_drops), N(s->false_hits));
-    say(&r, "  trials of units %llu: %llu places for L0, %llu for the TLB, and %llu later",
-        N(s->trials), N(s->local_sites), N(s->other_sites), N(s->tlb_sites));
+    say(&r, "  trials of units %llu: %llu places for L0, %llu for the TLB, and %llu later; "
+            "other slots %llu times",
+        N(s->trials), N(s->local_sites), N(s->other_sites), N(s->tlb_sites), N(s->slot_moves));
     for (unsigned n = 0; n < JIT_LEAVES; n++)
         left += s->leave[n];
     say(&r, "  entered host code %llu; left it by a fault %llu, and because:", N(s->entered),

@@ -56,7 +56,7 @@ struct jit_stats {
     uint64_t evictions, evicted, evict_ticks; /* evicted: units */
     uint64_t invalidations, invalidate_ticks;
     uint64_t slow_calls, dispatches, dispatch_hits, l0_drops, jumps_drops, entered;
-    uint64_t l0_misses, refills, stores_beside, tlb_sites, group_fails;
+    uint64_t l0_misses, refills, stores_beside, tlb_sites, slot_moves, group_fails;
     uint64_t changing_lines, checked_units, stale_units, redecoded; /* changing.c */
     uint64_t trials, local_sites, other_sites;
     uint64_t false_hits; /* fault.c */
