@@ -128,8 +128,10 @@ static void emit_tlb_addend(struct tr *t, unsigned base, enum way way)
 {
     struct emit *e = &t->e;
 
-    if (way == WAY_TRIAL)
+    if (way == WAY_TRIAL) {
+        t->is_measured = true;
         emit_measure(t);
+    }
     if (t->ea_again)
         emit_ea(t, T1);
     else if (base == T1)

@@ -570,6 +570,12 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     t.e = (struct emit){.base = j->code.write};
     while (!emit_unit(&t))
         ;
+    if (t.is_trial && !t.is_measured) { /* it would last for ever */
+        jit_note(j->tried_units, host);
+        t.is_trial = false;
+        while (!emit_unit(&t))
+            ;
+    }
     if (t.e.full || t.failed) {
         j->arena_used = arena_used;
         return NULL;

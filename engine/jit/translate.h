@@ -168,7 +168,7 @@ struct tr {
     uint8_t cache, cache_k;
     bool trusts_t1; /* nothing of the instruction in hand has used T1 yet */
     bool is_64, is_flat, is_counting;
-    bool is_trial;
+    bool is_trial, is_measured; /* has accesses that end its trial */
     bool ea_again; /* the check computes the operand's address, once for itself */
     bool is_alone; /* the access in hand may not happen: no group begins with it */
     bool is_run;   /* the access in hand may be of more bytes than it says */
