@@ -49,6 +49,26 @@ static int attach_ahci(struct cli_disks *disks, struct disk *disk, struct pc_con
     return 0;
 }
 
+static int create_nvme(struct vm *vm, struct pci_bus *bus, uint8_t devfn, const void *config,
+                       struct error *err)
+{
+    return nvme_create(vm, bus, devfn, config, err) ? 0 : -ENOMEM;
+}
+
+/* A controller for each disk. Firmware knows its path by the number that QEMU's
+ * first controllers had. */
+static int attach_nvme(struct cli_disks *disks, struct disk *disk, struct pc_config *board,
+                       struct error *err)
+{
+    struct nvme_config *config = &disks->nvme[disks->count - 1];
+
+    *config = (struct nvme_config){.disk = disk};
+    pc_add_boot(board, (struct pc_boot_device){.node = "pci8086,5845",
+                                               .unit = "namespace@1,0",
+                                               .number = board->card_count});
+    return pc_add_card(board, create_nvme, config, err);
+}
+
 static int attach_virtio(struct cli_disks *disks, struct disk *disk, struct pc_config *board,
                          struct error *err)
 {
@@ -63,6 +83,7 @@ static int attach_virtio(struct cli_disks *disks, struct disk *disk, struct pc_c
 
 static const struct cli_disk_bus buses[] = {
     {"ahci", attach_ahci}, /* what a disk is on that says nothing */
+    {"nvme", attach_nvme},
     {"virtio", attach_virtio},
 };
 
@@ -181,8 +202,8 @@ int cli_disks_check(const struct cli_options *o, struct error *err)
         sata += disk.bus->attach == attach_ahci;
     }
     if (sata > AHCI_PORTS)
-        return error_set(err, -E2BIG, "%u disks and CDs are too many: there are %d SATA ports", sata,
-                         AHCI_PORTS);
+        return error_set(err, -E2BIG, "%u disks and CDs are too many: there are %d SATA ports",
+                         sata, AHCI_PORTS);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 #include "backend/disk/disk.h"
 #include "board/pc.h"
 #include "cli/options.h"
+#include "dev/storage/nvme.h"
 #include "dev/virtio/virtio_blk.h"
 
 #define CLI_PATH_BYTES 4096
@@ -14,7 +15,7 @@
 
 struct cli_disk_bus;
 
-/* FILE[,bus=ahci][,readonly][,snapshot][,cache=writeback|none|unsafe][,serial=TEXT];
+/* FILE[,bus=ahci|nvme|virtio][,readonly][,snapshot][,cache=writeback|none|unsafe][,serial=TEXT];
  * a comma in FILE is written twice. */
 struct cli_disk_spec {
     char path[CLI_PATH_BYTES];
@@ -39,6 +40,7 @@ struct cli_disks {
     struct cli_virtio_disk virtio[CLI_MAX_DISKS];
     unsigned virtios;
     unsigned ports; /* of AHCI, that are taken */
+    struct nvme_config nvme[CLI_MAX_DISKS]; /* the board reads it */
     char uefi_vars[CLI_PATH_BYTES + 16];
 };
 

@@ -35,7 +35,7 @@ const struct cli_option cli_run_options[] = {
     {"disk", "FILE", CLI_LIST, FIELD(disk), 0, 0, "an image",
      "a disk, from a raw image or a block device; after it ,readonly or\n"
      ",snapshot (writes are gone at the end), ,cache=writeback, none or\n"
-     "unsafe, ,serial=TEXT, ,bus=ahci or virtio; may be repeated; a FILE\n"
+     "unsafe, ,serial=TEXT, ,bus=ahci, nvme or virtio; may be repeated; a FILE\n"
      "alone on the command line is one too"},
     {"cdrom", "FILE", CLI_LIST, FIELD(cdrom), 0, 0, "an image",
      "a CD or DVD drive with that ISO image; may be repeated"},

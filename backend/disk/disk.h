@@ -5,8 +5,7 @@
  *
  * A disk is a stack of layers (backend/disk/layer.h): a raw file or block
  * device below, an overlay that keeps what is written for `snapshot` above it.
- * What is here does not depend on them: devices (AHCI, later NVMe and
- * virtio-blk) see this header only.
+ * What is here does not depend on them: devices (AHCI, NVMe, virtio-blk) see this header only.
  *
  * Deterministic machines have no threads here: a request's data moves when its
  * virtual time has come, at once and by the machine's only thread, so that a
@@ -32,7 +31,7 @@ enum disk_op {
     DISK_READ,
     DISK_WRITE,
     DISK_FLUSH,        /* what is done before is on the host's disk after */
-    DISK_DISCARD,      /* nobody needs the range any more; may do nothing */
+    DISK_DISCARD,      /* nobody needs the range: each sector reads as it was, or as zeroes */
     DISK_WRITE_ZEROES, /* it reads as zeroes after */
 };
 
