@@ -147,7 +147,7 @@ static void disks(void **state)
 {
     static struct cli_disk_spec d;
     static const char *const wrong[] = {
-        "",         ",readonly",    "a,",          "a,cache=",     "a,cache=none2", "a,bus=nvme",
+        "",         ",readonly",    "a,",          "a,cache=",     "a,cache=none2", "a,bus=scsi",
         "a,serial", "a,readonly=1", "a,snapshot=", "a,serial=",    "a,b",           "a,cache",
         "a,,,",     "a,serial=\x01", "a,serial=123456789012345678901",
     };
