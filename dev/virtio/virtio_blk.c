@@ -441,6 +441,7 @@ static void blk_destroy(void *self)
 {
     struct virtio_blk *b = self;
 
+    forget_requests(b); /* the disk is there, or had ended all of them */
     for (unsigned q = 0; q < VIRTIO_BLK_QUEUES_MAX; q++)
         for (unsigned n = 0; n < SLOTS; n++)
             free(b->slot[q][n]);
