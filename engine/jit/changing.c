@@ -257,9 +257,7 @@ void emit_verify(struct tr *t)
     t->unlikes = 0;
     if (!u->checked_lines)
         return;
-    emit8(&t->e, 0x48); /* mov rax, imm64 */
-    emit8(&t->e, 0xb8);
-    emit64(&t->e, (uint64_t)(uintptr_t)u->host);
+    emit_arena_load(t, &u->checked_at);
     for (unsigned k = 0; k < u->count; k++) {
         for (unsigned end = at + u->insn[k].length; at < end; at++) {
             if (!t->t->is_moving[k] && is_checked(u, u->host + at))

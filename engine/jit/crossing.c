@@ -39,9 +39,7 @@ void emit_crossing(struct tr *t)
     *l = (struct jit_link){.from = t->u, .target = t->u->insn[0].offset, .kind = LINK_SECOND};
     emit_guard(t, l);
     l->jump = e->at; /* goes on here */
-    emit8(e, 0x48);  /* mov rax, imm64 */
-    emit8(e, 0xb8);
-    emit64(e, (uint64_t)(uintptr_t)x->second);
+    emit_arena_load(t, &x->second);
     for (unsigned at = 0, size; at < x->count; at += size) {
         size = x->count - at >= 4 ? 4 : x->count - at >= 2 ? 2 : 1;
         compare(t, x->bytes, at, size);

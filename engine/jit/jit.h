@@ -157,6 +157,7 @@ struct jit_unit {
     /* Lines of its page that it does not count on to be marked: it compares their
      * bytes when it is entered. Its bytes, as they were. changing.c */
     uint64_t checked_lines;
+    const uint8_t *checked_at; /* host, alive or dead: read by host code */
     uint8_t *seen;
     uint16_t calm; /* how often nothing had moved */
     struct x86_insn insn[];     /* count and one; offsets count from the page */

@@ -157,6 +157,16 @@ static uint32_t reference(const struct tr *t, const void *p)
     return (uint32_t)(((const uint8_t *)p - t->j->arena) / 8);
 }
 
+void emit_arena_load(struct tr *t, const uint8_t *const *p)
+{
+    struct emit *e = &t->e;
+
+    emit8(e, 0xb8); /* mov eax, imm32 */
+    emit32(e, reference(t, p));
+    emit_load(e, T1, JIT_RM(arena));
+    emit_load(e, T0, rm_mem_index(T1, T0, 3, 0));
+}
+
 /* Instruction k, or that of which it is the copy. */
 static const struct x86_insn *original(const struct tr *t, unsigned k)
 {
@@ -555,7 +565,8 @@ struct jit_unit *jit_translate(struct x86_vcpu *c, gva_t lin, const struct itlb_
     for (unsigned n = count + 1; n-- > 0;)
         u->insn[n] = decoded[n];
     *u = (struct jit_unit){.host = host, .key = key, .count = (uint16_t)count,
-                           .checked_lines = checked, .links = links, .seen = seen};
+                           .checked_lines = checked, .checked_at = host, .links = links,
+                           .seen = seen};
     t.u = u;
     if (second)
         u->crossing = note_crossing(&t, second, (unsigned)in_first, (unsigned)bytes);

@@ -302,6 +302,10 @@ void emit_group_stub(struct tr *t, const struct jit_stub *s);
 /* Effective address into register `to` (not T0 unless nothing else is in it). */
 void emit_ea(struct tr *t, unsigned to);
 
+/* translate.c. T0 = *p, which is in the arena; uses T1. Host code holds no host
+ * address itself. */
+void emit_arena_load(struct tr *t, const uint8_t *const *p);
+
 /* ---- loop.c ---- */
 
 /* Looks for a loop before the unit is emitted. */
