@@ -281,6 +281,17 @@ void vcpu_code_written(struct vm *vm, struct vcpu *writer, struct ram_block *blo
     }
 }
 
+unsigned vcpu_code_told(struct vcpu *v, struct vcpu_code_range ranges[VCPU_CODE_RANGES])
+{
+    unsigned count;
+
+    mutex_lock(&v->code_lock);
+    count = v->code_range_count;
+    memcpy(ranges, v->code_ranges, sizeof v->code_ranges);
+    mutex_unlock(&v->code_lock);
+    return count;
+}
+
 void vcpu_drain_code(struct vcpu *v)
 {
     struct vcpu_code_range ranges[ARRAY_SIZE(v->code_ranges)];

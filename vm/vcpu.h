@@ -62,6 +62,7 @@ struct vcpu_ops {
     void (*revoke)(struct vcpu *v);
 };
 
+#define VCPU_CODE_RANGES 16
 struct vcpu_code_range {
     struct ram_block *block;
     uint64_t offset, bytes;
@@ -81,8 +82,8 @@ struct vcpu {
     struct thread thread;
     /* Stale code that this vCPU has to drop, appended by others. */
     struct mutex code_lock;
-    struct vcpu_code_range code_ranges[16];
-    unsigned code_range_count; /* > 16: drop everything */
+    struct vcpu_code_range code_ranges[VCPU_CODE_RANGES];
+    unsigned code_range_count; /* more than there are: drop everything */
     _Atomic uint64_t safepoints; /* how many it has passed by vcpu_take_events */
     _Atomic uint64_t view_seen;  /* newest memory view acknowledged: memory.c */
     bool reenter;                /* owner only: vm_lock left, vm_unlock enters */
@@ -114,6 +115,10 @@ void vcpu_drain_code(struct vcpu *v);
  * (NULL: all). The bytes must have been stored before. */
 void vcpu_code_written(struct vm *vm, struct vcpu *writer, struct ram_block *block,
                        uint64_t offset, uint64_t bytes);
+
+/* What v has been told of and not listened to yet (vcpu_drain_code): how many
+ * ranges; more than there are: everything. */
+unsigned vcpu_code_told(struct vcpu *v, struct vcpu_code_range ranges[VCPU_CODE_RANGES]);
 
 /* Posts events to all other vCPUs and returns when each has passed a
  * safepoint since (or is outside). self counts as outside meanwhile, so this

@@ -62,6 +62,7 @@ void x86_code_stored(struct x86_vcpu *c, struct ram_block *block, uint64_t offse
     if (c->vm->vcpu_count > 1) {
         vec_leave(c);
         vcpu_code_written(c->vm, &c->vcpu, block, offset, bytes);
+        c->engine_ops->code_stored(c, block, offset, bytes);
     }
 }
 
@@ -72,6 +73,22 @@ static void note_stored(struct x86_vcpu *c, const uint8_t *p, unsigned bytes)
 
     if (x86_host_to_block(c, p, &block, &offset))
         x86_code_stored(c, block, offset, bytes);
+}
+
+void *x86_run_beside_code(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes)
+{
+    uint64_t lin = ea + c->seg_base[seg];
+    const struct tlb_entry *e = tlb_slot(c, lin);
+
+    if ((int64_t)(ea + (bytes - 1)) > c->seg_write_last[seg] || !(e->flags & TLBE_CODE) ||
+        ((lin + (bytes - 1)) & PAGE_MASK) != e->read)
+        return NULL;
+    return (void *)(lin + e->addend);
+}
+
+void x86_run_stored(struct x86_vcpu *c, const void *host, unsigned bytes)
+{
+    note_stored(c, host, bytes);
 }
 
 /* A device may have changed what the next instruction sees. */

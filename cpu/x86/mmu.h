@@ -120,6 +120,10 @@ static inline void *x86_rmw_fast(struct x86_vcpu *c, unsigned seg, uint64_t ea, 
     return NULL;
 }
 
+/* The same in a page with cached code: x86_run_stored follows the store. */
+void *x86_run_beside_code(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned bytes);
+void x86_run_stored(struct x86_vcpu *c, const void *host, unsigned bytes);
+
 static inline uint64_t x86_read(struct x86_vcpu *c, unsigned seg, uint64_t ea, unsigned size)
 {
     switch (size) {

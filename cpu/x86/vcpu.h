@@ -190,6 +190,10 @@ struct x86_engine_ops {
     /* Cached code of a range became stale; NULL block: all of it. */
     void (*code_written)(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
                          uint64_t bytes);
+    /* This processor, of several, has stored to bytes with cached code, and others
+     * have been told. May be in the middle of an instruction. */
+    void (*code_stored)(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
+                        uint64_t bytes);
     /* Leave the running block after the current instruction. */
     void (*end_block)(struct x86_vcpu *c);
 

@@ -13,12 +13,12 @@
 #include "cpu/x86/fault.h"
 #include "cpu/x86/vec/vec.h"
 #include "engine/interp/interp.h"
+#include "engine/interp/marks.h"
 #include "engine/jit/jit.h"
 
 #define ARENA_BYTES (24 * MiB)
 #define HASH_SIZE 131072
 #define PAGE_HASH_SIZE 4096
-#define LINE_BYTES 64
 
 /* A guest page that holds code of ours. */
 struct code_page {
@@ -36,6 +36,7 @@ struct interp {
     uint8_t *arena;
     size_t used;
     struct interp_stats stats;
+    struct marks marks;
     /* For code that is not in memory, and one that ends in a fault: used at
      * once and never cached. */
     struct x86_block *scratch;
@@ -79,6 +80,11 @@ void cache_destroy(struct x86_vcpu *c)
 struct interp_stats *interp_stats(struct x86_vcpu *c)
 {
     return &interp_of(c)->stats;
+}
+
+struct marks *interp_marks(struct x86_vcpu *c)
+{
+    return &interp_of(c)->marks;
 }
 
 static void *arena_alloc(struct interp *in, size_t bytes)
@@ -140,39 +146,29 @@ static unsigned which_page(const struct x86_block *b, const uint8_t *page)
     return page_of(b->host) == page ? 0 : 1;
 }
 
-/* The lines [first, last] within one page as bits of a code_lines word. */
-static uint64_t line_bits(uint64_t offset, uint64_t bytes)
-{
-    unsigned first = (unsigned)((offset & ~PAGE_MASK) / LINE_BYTES);
-    unsigned last = (unsigned)(((offset & ~PAGE_MASK) + bytes - 1) / LINE_BYTES);
-
-    return BITS(last, first);
-}
-
 /* ---- forgetting ---- */
 
-/* With one processor the lines of a page are ours alone to take back. */
-static void unmark(struct x86_vcpu *c, struct ram_block *block, uint64_t page_offset,
-                   const struct code_page *p)
+uint64_t cache_page_lines(struct x86_vcpu *c, struct ram_block *block, uint64_t page_offset,
+                          const struct told_code *told)
 {
+    const uint8_t *page = block->host + page_offset;
+    const struct code_page *p = find_page(interp_of(c), page);
     uint64_t lines = 0;
 
-    if (c->vm->vcpu_count > 1)
-        return;
-    for (const struct x86_block *b = p ? p->blocks : NULL; b;
-         b = b->page_next[which_page(b, p->host)]) {
-        uint64_t start = (uint64_t)(b->host - p->host), bytes = b->looked;
-        if (which_page(b, p->host) == 1) {
+    for (const struct x86_block *b = p ? p->blocks : NULL; b; b = b->page_next[which_page(b, page)]) {
+        uint64_t start = (uint64_t)(b->host - page), bytes = b->looked;
+        if (which_page(b, page) == 1) {
             bytes = b->looked - (PAGE_SIZE - ((uint64_t)b->host & ~PAGE_MASK));
             start = 0;
         } else {
             bytes = MIN(bytes, PAGE_SIZE - start);
         }
-        lines |= line_bits(start, bytes);
+        if (!is_told(told, block, page_offset + start, bytes))
+            lines |= marks_bits(start, bytes);
     }
     if (c->has_jit)
-        lines |= jit_page_lines(c, block->host + page_offset);
-    atomic_store_explicit(&block->code_lines[page_offset >> 12], lines, memory_order_relaxed);
+        lines |= jit_page_lines(c, block, page_offset, told);
+    return lines;
 }
 
 static void forget_everything(struct x86_vcpu *c)
@@ -191,7 +187,7 @@ static void forget_everything(struct x86_vcpu *c)
     for (unsigned n = 0; n < PAGE_HASH_SIZE; n++) {
         for (struct code_page *p = in->pages[n]; p; p = p->next) {
             p->blocks = NULL;
-            unmark(c, p->block, p->offset, p);
+            marks_code_gone(c, p->block, p->offset);
         }
     }
     memset(in->jump, 0, sizeof in->jump);
@@ -259,7 +255,7 @@ static bool invalidate_page(struct x86_vcpu *c, struct ram_block *block, uint64_
         any = true;
     }
     if (any || c->vm->vcpu_count == 1)
-        unmark(c, block, page_offset, p);
+        marks_code_gone(c, block, page_offset);
     return running;
 }
 
@@ -284,38 +280,6 @@ bool cache_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offs
 }
 
 /* ---- decoding ---- */
-
-bool cache_mark_lines(struct x86_vcpu *c, struct ram_block *ram, uint64_t offset, uint64_t bytes)
-{
-    uint64_t bits = line_bits(offset, bytes), before;
-    _Atomic uint64_t *word = &ram->code_lines[offset >> 12];
-    _Atomic uint8_t *settled = &ram->code_settled[offset >> 12];
-    bool alone = c->vm->vcpu_count == 1, mine;
-    uint8_t found;
-
-    /* Sequentially consistent, all of it: who fills a TLB entry for writing
-     * loads the word, and either sees the mark or is found by the rendezvous
-     * below. Who stores to a settled page looks at the word afterwards, and
-     * either sees the mark or has stored before our caller compares. */
-    before = atomic_load(word);
-    if ((before & bits) != bits)
-        before = atomic_fetch_or(word, bits);
-    found = alone ? CODE_SETTLED : atomic_load(settled);
-    if (!before || found != CODE_SETTLED)
-        x86_tlb_revoke_page(c, ram->host + align_down(offset, PAGE_SIZE));
-    if (found == CODE_SETTLED)
-        return true;
-    /* Marks of another processor do not help as long as it has not told
-     * everybody: then some still store unnoticed, we ourselves among them. So
-     * each tells everybody, and who was first settles the page for all. It may
-     * be unsettled again later: engine/jit/store.c. */
-    found = CODE_UNSETTLED;
-    mine = atomic_compare_exchange_strong(settled, &found, CODE_SETTLING);
-    vcpu_rendezvous(&c->vcpu, EVENT_REVOKE);
-    if (mine)
-        atomic_store(settled, CODE_SETTLED);
-    return false;
-}
 
 static enum x86_next end_of_block(struct x86_vcpu *c, const struct x86_insn *i)
 {
@@ -482,9 +446,9 @@ static struct x86_block *decode_crossing(struct x86_vcpu *c, gva_t lin, uint32_t
     b->second_host = ram2->host + offset2;
     if (b->looked <= in_first) /* it fits after all: the page was cut short */
         b->second_host = NULL;
-    else if (!cache_mark_lines(c, ram2, offset2, b->looked - in_first))
+    else if (!marks_set(c, ram2, offset2, b->looked - in_first))
         return NULL;
-    if (!cache_mark_lines(c, ram, offset + (lin & ~PAGE_MASK), MIN(in_first, b->looked)))
+    if (!marks_set(c, ram, offset + (lin & ~PAGE_MASK), MIN(in_first, b->looked)))
         return NULL;
     memcpy(again, host, in_first);
     memcpy(again + in_first, ram2->host + offset2, 15 - in_first);
@@ -519,7 +483,7 @@ static struct x86_block *decode_block(struct x86_vcpu *c, gva_t lin, uint32_t mo
         return decode_crossing(c, lin, mode, page);
     }
     in->used = used;
-    if (!cache_mark_lines(c, ram, page_offset + (lin & ~PAGE_MASK), b->looked))
+    if (!marks_set(c, ram, page_offset + (lin & ~PAGE_MASK), b->looked))
         return NULL;
     if (memcmp(copy, host, b->looked) != 0)
         return NULL;

@@ -49,9 +49,26 @@ struct x86_block *cache_find(struct x86_vcpu *c, gva_t lin, uint32_t mode);
 bool cache_invalidate(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
                       uint64_t bytes);
 
-/* Makes the bytes [offset, offset + bytes) of a block code: after this, every
- * store to them is noticed. False: another processor had to be waited for, so
- * what was read before may be old. */
-bool cache_mark_lines(struct x86_vcpu *c, struct ram_block *ram, uint64_t offset, uint64_t bytes);
+/* Code that is stale, though it has not gone yet. */
+struct told_code {
+    struct vcpu_code_range range[VCPU_CODE_RANGES];
+    unsigned count;
+};
+static inline bool is_told(const struct told_code *t, const struct ram_block *block,
+                           uint64_t offset, uint64_t bytes)
+{
+    for (unsigned n = 0; t && n < t->count; n++) {
+        const struct vcpu_code_range *r = &t->range[n];
+        if (r->block == block && offset < r->offset + r->bytes && r->offset < offset + bytes)
+            return true;
+    }
+    return false;
+}
+
+/* Lines of a page that blocks and units were made from, as in ram_block.code_lines,
+ * but for those in `told`; NULL: all. Also of another processor, while it is
+ * outside and cannot come in. */
+uint64_t cache_page_lines(struct x86_vcpu *c, struct ram_block *block, uint64_t page_offset,
+                          const struct told_code *told);
 
 #endif

@@ -21,6 +21,7 @@
 #include "cpu/x86/vec/vec.h"
 #include "engine/engine.h"
 #include "engine/interp/cache.h"
+#include "engine/interp/marks.h"
 #include "engine/jit/jit.h"
 
 /* ---- leaving a block early ---- */
@@ -60,6 +61,12 @@ void interp_code_written(struct x86_vcpu *c, struct ram_block *block, uint64_t o
 {
     if (cache_invalidate(c, block, offset, bytes))
         interp_end_block(c);
+}
+
+void interp_code_stored(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
+                        uint64_t bytes)
+{
+    marks_hit(c, interp_marks(c), block, offset, bytes);
 }
 
 /* ---- running ---- */
@@ -192,6 +199,7 @@ static enum vcpu_exit loop(struct x86_vcpu *c)
         if (atomic_load_explicit(&c->vcpu.events, memory_order_relaxed) &&
             x86_handle_events(c, vcpu_take_events(&c->vcpu)))
             return VCPU_EXIT_EVENT;
+        marks_tidy(c, interp_marks(c));
         if (unlikely(c->s.activity != X86_RUNNING)) {
             if (c->s.activity == X86_SHUTDOWN)
                 return VCPU_EXIT_SHUTDOWN;
@@ -251,4 +259,5 @@ const struct x86_engine_ops interp_engine = {
     .run = interp_run,
     .code_written = interp_code_written,
     .end_block = interp_end_block,
+    .code_stored = interp_code_stored,
 };

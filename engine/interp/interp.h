@@ -15,11 +15,14 @@ struct interp_stats {
 };
 
 struct interp_stats *interp_stats(struct x86_vcpu *c);
+struct marks *interp_marks(struct x86_vcpu *c);
 
 /* The engine's operations: the JIT uses them too. */
 enum vcpu_exit interp_run(struct x86_vcpu *c, uint64_t budget);
 void interp_code_written(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
                          uint64_t bytes);
 void interp_end_block(struct x86_vcpu *c);
+void interp_code_stored(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,
+                        uint64_t bytes);
 
 #endif

@@ -562,6 +562,7 @@ const struct x86_engine_ops jit_engine = {
     .run = jit_run,
     .code_written = jit_code_written,
     .end_block = jit_end_block,
+    .code_stored = interp_code_stored,
     .tlb_dropped = jit_tlb_dropped,
     .fetch_dropped = jit_fetch_dropped,
     .slot_switched = jit_slot_switched,

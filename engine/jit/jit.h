@@ -322,8 +322,9 @@ void jit_guard_set(struct jit *j, struct jit_link *l, uint64_t page_rip, bool is
 void jit_forget_blocks(struct x86_vcpu *c);
 /* Forgets one unit, to be made anew. */
 void jit_kill(struct jit *j, struct jit_unit *u);
-/* Lines of a page that units were made from: enum as ram_block.code_lines. */
-uint64_t jit_page_lines(struct x86_vcpu *c, const uint8_t *page);
+/* cache_page_lines, of units. */
+uint64_t jit_page_lines(struct x86_vcpu *c, struct ram_block *block, uint64_t page_offset,
+                        const struct told_code *told);
 void jit_l0_clear(struct jit *j, bool global_too);
 /* The same of many units at once: is_leaving is set in all of them. */
 void jit_take_out(struct jit *j, struct jit_unit *u);

@@ -15,6 +15,7 @@
 
 #include "base/host.h"
 #include "engine/interp/interp.h"
+#include "engine/interp/marks.h"
 #include "engine/jit/jit.h"
 
 #define FORMS 4096
@@ -213,6 +214,7 @@ void jit_report(struct x86_vcpu *c, x86_report_line *line, void *ctx)
         [TRY_UNCACHED] = "not in RAM", [TRY_ODD] = "mode for the interpreter",
         [TRY_BUDGET] = "budget",      [TRY_FAILED] = "not translated"};
     struct jit *j = jit_of(c);
+    const struct marks *marks = interp_marks(c);
     const struct jit_stats *s = &j->stats;
     struct report r = {line, ctx};
     uint64_t interpreted = 0, left = 0;
@@ -240,6 +242,9 @@ void jit_report(struct x86_vcpu *c, x86_report_line *line, void *ctx)
         N(s->changing_lines), N(s->checked_units), N(s->stale_units), N(s->redecoded));
     say(&r, "  stores beside code %llu; jump caches emptied %llu times", N(s->stores_beside),
         N(s->jumps_drops));
+    if (c->vm->vcpu_count > 1)
+        say(&r, "  marks taken back, of lines that hold code no more: %llu, with all others stopped "
+                "%llu times", N(marks->taken_back), N(marks->tried));
     say(&r, "  units run %llu; indirect jumps that hit %llu, that asked %llu (%.2f %%)",
         N(s->units_run), N(s->indirect_hits), N(s->dispatches),
         100 * ratio(s->dispatches, s->dispatches + s->indirect_hits));

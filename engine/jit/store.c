@@ -89,8 +89,9 @@ enum jit_found jit_refill(struct x86_vcpu *c, uint64_t lin, uint64_t is_write, u
         !(p = store_page(c, (const uint8_t *)(lin + e->addend))))
         return FOUND_NOTHING;
     ram_log_note(p->block, p->offset); /* who looks at it waits for our store */
-    if (c->vm->vcpu_count == 1 && !atomic_load_explicit(p->lines, memory_order_relaxed)) {
-        /* Its code is gone. */
+    if (!atomic_load(p->lines)) {
+        /* Its code is gone. As when an entry is filled: who marks it next sees to it
+         * that we hear of it before he counts on the mark. */
         e->write = e->read;
         e->flags &= ~(uint64_t)TLBE_CODE;
         return FOUND_IN_TLB;

@@ -10,6 +10,7 @@
  * its place in memory. So any instruction may be in a unit.
  */
 #include "cpu/x86/vec/vec.h"
+#include "engine/interp/marks.h"
 #include "engine/jit/crossing.h"
 #include "engine/jit/translate.h"
 
@@ -489,16 +490,16 @@ static size_t bytes_of(const struct x86_insn *i, unsigned count)
     return bytes;
 }
 
-/* cache_mark_lines, but for those that change all the time. */
+/* marks_set, but for those that change all the time. */
 static bool mark(struct x86_vcpu *c, struct ram_block *ram, uint64_t offset, uint64_t bytes,
                  uint64_t but)
 {
     if (!but)
-        return cache_mark_lines(c, ram, offset, bytes);
+        return marks_set(c, ram, offset, bytes);
     for (uint64_t at = offset, stop; at < offset + bytes; at = stop) {
         stop = MIN(offset + bytes, align_down(at, LINE_BYTES) + LINE_BYTES);
         if (!(but >> (at & ~PAGE_MASK) / LINE_BYTES & 1) &&
-            !cache_mark_lines(c, ram, at, stop - at))
+            !marks_set(c, ram, at, stop - at))
             return false;
     }
     return true;

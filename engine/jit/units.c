@@ -392,8 +392,10 @@ void jit_flush(struct x86_vcpu *c)
     j->stats.flushes++;
 }
 
-uint64_t jit_page_lines(struct x86_vcpu *c, const uint8_t *page)
+uint64_t jit_page_lines(struct x86_vcpu *c, struct ram_block *block, uint64_t page_offset,
+                        const struct told_code *told)
 {
+    const uint8_t *page = block->host + page_offset;
     struct jit_page *p = find_page(jit_of(c), page);
     uint64_t lines = 0;
 
@@ -401,7 +403,8 @@ uint64_t jit_page_lines(struct x86_vcpu *c, const uint8_t *page)
         return 0;
     for (const struct jit_unit *u = p->units; u; u = u->page_next) {
         uint64_t first = (uint64_t)(u->host - page);
-        lines |= lines_of(first, first + u->bytes) & ~u->checked_lines;
+        if (!is_told(told, block, page_offset + first, u->bytes))
+            lines |= lines_of(first, first + u->bytes) & ~u->checked_lines;
     }
     return lines;
 }

@@ -23,8 +23,9 @@ HARMLESS = {
 # What may use vector registers, or leads to code that may: devices, the log,
 # locks that sleep, timers, the queue of stale code, random numbers.
 AFTER_LEAVE = {
-    "as_load", "as_read", "as_store", "log_write", "timer_arm", "timer_cancel", "vcpu_code_written",
-    "vcpu_drain_code", "vec_flush", "vec_needs_flush", "vm_lock", "vm_random", "vm_unlock",
+    "as_load", "as_read", "as_store", "log_write", "timer_arm", "timer_cancel", "vcpu_code_told",
+    "vcpu_code_written", "vcpu_drain_code", "vec_flush", "vec_needs_flush", "vm_lock", "vm_random",
+    "vm_unlock",
 }
 # In vec/, and doing what they must themselves.
 VECTOR_UNIT = {

@@ -170,6 +170,7 @@ static uint64_t fast_run(struct x86_vcpu *c, const struct x86_insn *i, enum stri
 {
     uint64_t mask = address_mask(i), size = i->size, n = count;
     uint64_t si = c->s.reg[X86_RSI] & mask, di = c->s.reg[X86_RDI] & mask;
+    bool has_code = false;
     uint8_t *d, *s;
 
     if (c->s.rflags & FLAG_DF)
@@ -181,6 +182,11 @@ static uint64_t fast_run(struct x86_vcpu *c, const struct x86_insn *i, enum stri
     if (!n || n * size > mask - di || (op == STR_MOVS && n * size > mask - si))
         return 0;
     d = x86_rmw_fast(c, X86_ES, di, (unsigned)(n * size));
+    if (!d) {
+        /* One look for all of it, and one message to others. */
+        d = x86_run_beside_code(c, X86_ES, di, (unsigned)(n * size));
+        has_code = true;
+    }
     if (!d)
         return 0;
     if (op == STR_MOVS) {
@@ -196,6 +202,8 @@ static uint64_t fast_run(struct x86_vcpu *c, const struct x86_insn *i, enum stri
         host_stos(d, c->s.reg[X86_RAX], n, i->size);
     }
     advance(c, i, X86_RDI, (int64_t)(n * size));
+    if (has_code)
+        x86_run_stored(c, d, (unsigned)(n * size));
     return n;
 }
 
