@@ -9,9 +9,12 @@ build_packages=(gcc libc6-dev meson ninja-build pkg-config python3 libzydis-dev 
     libuv1-dev libpng-dev acpica-tools)
 # cpio and gzip pack the initramfs; dpkg-deb and apt-get fetch the guests.
 run_packages=(busybox-static cpio gzip xz-utils ca-certificates seabios)
-check_packages=(libcmocka-dev nasm qemu-system-x86 gcc-multilib make ovmf)
-debian_packages=(mmdebstrap e2fsprogs fdisk mtools grub-common grub-pc-bin grub-efi-amd64-bin)
-bench_packages=(zlib1g-dev bochs bochsbios vgabios isolinux syslinux-common xorriso)
+# GRUB's rescue CD is made by the tests.
+grub_packages=(grub-common grub-pc-bin grub-efi-amd64-bin mtools)
+check_packages=(libcmocka-dev nasm qemu-system-x86 gcc-multilib make ovmf xorriso
+    "${grub_packages[@]}")
+debian_packages=(mmdebstrap e2fsprogs fdisk "${grub_packages[@]}")
+bench_packages=(zlib1g-dev bochs bochsbios vgabios isolinux syslinux-common)
 
 fail() {
     echo "setup: $*" >&2
@@ -24,11 +27,8 @@ case $goal in
 debian) wanted=("${debian_packages[@]}") ;;
 build) ;;
 run) wanted+=("${run_packages[@]}") ;;
-check) wanted+=("${run_packages[@]}" "${check_packages[@]}" "${debian_packages[@]}") ;;
-bench)
-    wanted+=("${run_packages[@]}" "${check_packages[@]}" "${debian_packages[@]}"
-        "${bench_packages[@]}")
-    ;;
+check) wanted+=("${run_packages[@]}" "${check_packages[@]}") ;;
+bench) wanted+=("${run_packages[@]}" "${check_packages[@]}" "${bench_packages[@]}") ;;
 *) fail "unknown goal '$goal': build, run, check, bench or debian" ;;
 esac
 

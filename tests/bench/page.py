@@ -9,7 +9,6 @@ from common import ROOT, host
 TITLES = {
     "tcg": "One guest on all engines",
     "programs": "Programs of Debian in the guest",
-    "debian": "Debian from its disk",
     "smp": "Two processors",
     "bochs": "The interpreter beside Bochs",
     "idle": "An idle guest",

@@ -1,12 +1,18 @@
-"""A terminal just clever enough for what `--display terminal` writes: cursor
-positions, colours, clearing, the alternate screen."""
+"""What a guest shows: a terminal just clever enough for what `--display terminal`
+writes (cursor positions, colours, clearing, the alternate screen), and the
+pictures of --screenshot."""
 
 import codecs
 import fcntl
+import os
 import re
+import signal
 import struct
 import termios
+import time
 import zlib
+
+from harness import PATIENCE, Failure
 
 SEQUENCE = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])")
 
@@ -73,6 +79,64 @@ class Screen:
         return "\n".join("".join(row).rstrip() for row in self.cells)
 
 
+class Shown:
+    """A machine's terminal, looked at through a Screen."""
+
+    def __init__(self, machine, columns=80, rows=25):
+        self.machine, self.fed = machine, 0
+        self.screen = Screen(columns, rows)
+        set_size(machine.master, columns, rows)
+
+    def look(self):
+        new = self.machine.transcript[self.fed:]
+        self.fed += len(new)
+        self.screen.feed(new)
+        return self.screen.text()
+
+    def wait(self, pattern, seconds=40):
+        """Until the screen's text has what the regular expression says."""
+        end = time.monotonic() + seconds * PATIENCE
+        while True:
+            match = re.search(pattern, self.look())
+            if match:
+                return match
+            if self.machine.process.poll() is not None or time.monotonic() > end:
+                raise Failure("no %r on the screen, but:\n%s" % (pattern, self.screen.text()))
+            self.machine.rest(0.1)
+
+
+def shoot(machine, path, seconds=20):
+    """A screenshot as it is now: (width, height, bytes of RGB)."""
+    if os.path.exists(path):
+        os.unlink(path)
+    machine.process.send_signal(signal.SIGUSR1)
+    end = time.monotonic() + seconds * PATIENCE
+    while not os.path.exists(path):
+        if time.monotonic() > end:
+            raise Failure("no screenshot came")
+        machine.rest(0.05)
+    return read_png(path)
+
+
+def compare_picture(machine, path, name, width, height, want, seconds=40, skip=0):
+    """Waits for a picture of RGB bytes; skip: of the first lines, for a cursor."""
+    end = time.monotonic() + seconds * PATIENCE
+    skip *= 3 * width
+    while True:
+        got_width, got_height, got = shoot(machine, path)
+        if (got_width, got_height) == (width, height) and got[skip:] == want[skip:]:
+            return
+        if time.monotonic() > end:
+            break
+        machine.rest(0.2)
+    if (got_width, got_height) != (width, height):
+        raise Failure("%s: %u x %u, not %u x %u" % (name, got_width, got_height, width, height))
+    at = next(i for i in range(skip, len(want)) if want[i] != got[i]) // 3
+    raise Failure("%s: pixel (%u, %u) is %r, not %r" % (
+        name, at % width, at // width, tuple(got[3 * at:3 * at + 3]),
+        tuple(want[3 * at:3 * at + 3])))
+
+
 def read_png(path):
     """(width, height, bytes of RGB) of a PNG of 8-bit RGB without interlacing."""
     with open(path, "rb") as f:
@@ -108,3 +172,38 @@ def read_png(path):
         before = bytes(line)
         out += before
     return width, height, bytes(out)
+
+
+class Glyphs:
+    """Text in a picture: cells of one size, letters that known words teach."""
+
+    def __init__(self, width, height, pixels, cell_width, cell_height):
+        self.columns, self.rows = width // cell_width, height // cell_height
+        self.letters = {}
+        self.cells = []
+        for row in range(self.rows):
+            line = []
+            for column in range(self.columns):
+                at = (row * cell_height * width + column * cell_width) * 3
+                cell = [pixels[at + y * width * 3:at + y * width * 3 + cell_width * 3]
+                        for y in range(cell_height)]
+                paper = cell[0][:3]
+                line.append(bytes(row[x:x + 3] != paper for row in cell
+                                  for x in range(0, cell_width * 3, 3)))
+            self.cells.append(line)
+
+    def learn(self, known):
+        """known: {(row, column): text}. False where one letter would have two
+        shapes, or two letters one: those words are not there."""
+        shapes = {}
+        for (row, column), text in known.items():
+            for n, letter in enumerate(text):
+                cell = self.cells[row][column + n]
+                if shapes.setdefault(cell, letter) != letter:
+                    return False
+        self.letters = shapes
+        return len(set(shapes.values())) == len(shapes)
+
+    def text(self):
+        return "\n".join("".join(self.letters.get(cell, "?") for cell in line).rstrip()
+                         for line in self.cells)

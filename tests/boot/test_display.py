@@ -5,36 +5,13 @@ the terminal as it was afterwards, however the machine ends."""
 import os
 import signal
 import sys
-import time
 
 from harness import Failure, Machine, dialogue, fetch, guest, initramfs
-from screen import Screen, set_size
-
-
-class Shown:
-    """A machine's terminal, looked at through a Screen."""
-
-    def __init__(self, machine, columns=80, rows=25):
-        self.machine, self.fed = machine, 0
-        self.screen = Screen(columns, rows)
-
-    def look(self):
-        new = self.machine.transcript[self.fed:]
-        self.fed += len(new)
-        self.screen.feed(new)
-        return self.screen.text()
-
-    def wait(self, words, seconds=30):
-        end = time.monotonic() + seconds
-        while words not in self.look():
-            if time.monotonic() > end:
-                raise Failure("no %r on the screen, but:\n%s" % (words, self.screen.text()))
-            self.machine.rest(0.1)
+from screen import Screen, Shown, set_size
 
 
 def start(options):
     m = Machine([*options, ("display", "terminal")])
-    set_size(m.master, 80, 25)
     return m, Shown(m)
 
 
@@ -49,7 +26,7 @@ def after(m, shown):
 
 def menu(m):
     shown = SHOWN
-    shown.wait("SeaBIOS (version ")
+    shown.wait(r"SeaBIOS \(version ")
     if not shown.screen.alternate:
         raise Failure("not on the alternate screen")
     shown.wait("Press ESC for boot menu")
@@ -70,14 +47,14 @@ def menu(m):
 
 
 def killed(m):
-    SHOWN.wait("SeaBIOS (version ")
+    SHOWN.wait(r"SeaBIOS \(version ")
     m.process.send_signal(signal.SIGTERM)
     m.exits(-signal.SIGTERM)
     after(m, SHOWN)
 
 
 def crash(m):
-    SHOWN.wait("SeaBIOS (version ")
+    SHOWN.wait(r"SeaBIOS \(version ")
     m.process.send_signal(signal.SIGSEGV)
     m.exits(-signal.SIGSEGV)
     after(m, SHOWN)
@@ -86,12 +63,12 @@ def crash(m):
 def stopped(m):
     """SIGTSTP gives the terminal back; then all is drawn anew. (Without a shell
     above it a process goes on at once.)"""
-    SHOWN.wait("SeaBIOS (version ")
+    SHOWN.wait(r"SeaBIOS \(version ")
     os.kill(m.process.pid, signal.SIGTSTP)
     m.expect(r"\x1b\[\?1049l", 10)
     m.expect(r"\x1b\[\?1049h", 10)
     SHOWN.fed, SHOWN.screen = m.seen, Screen()
-    SHOWN.wait("SeaBIOS (version ")
+    SHOWN.wait(r"SeaBIOS \(version ")
     m.send("\x01x")
     m.exits(0)
     after(m, SHOWN)
@@ -101,7 +78,7 @@ def linux(m):
     """A kernel that is started directly has a text screen and a keyboard."""
     SHOWN.wait("vireo:~#", 120)
     m.send("echo $((6 * 7))'<>|\\_'\r")
-    SHOWN.wait("42<>|\\_")
+    SHOWN.wait(r"42<>\|\\_")
     m.send("echo wrong\x1b[1;5D\x1b[Hx\x7f\x1b[F\x7f\x7f\x7f\x7f\x7f'ri''ght'\r")
     SHOWN.wait("right")
     m.send("\x03poweroff -f\r")

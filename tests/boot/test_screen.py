@@ -4,13 +4,12 @@ the BIOS's modes; what the screen shows is compared as text, and as pictures
 with what the modes must look like, pixel by pixel."""
 
 import os
-import signal
 import subprocess
 import tempfile
 import time
 
 from harness import Failure, Machine, dialogue
-from screen import Screen, read_png, set_size
+from screen import Shown, compare_picture, shoot
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FOLDER = tempfile.TemporaryDirectory()
@@ -25,18 +24,6 @@ EGA = [(r, g, b) for r, g, b in (
 BLACK = EGA[0]
 
 
-def shoot(m):
-    if os.path.exists(PNG):
-        os.unlink(PNG)
-    m.process.send_signal(signal.SIGUSR1)
-    end = time.monotonic() + 20
-    while not os.path.exists(PNG):
-        if time.monotonic() > end:
-            raise Failure("no screenshot came")
-        m.rest(0.05)
-    return read_png(PNG)
-
-
 def six(n):
     return n << 2 | n >> 4
 
@@ -45,45 +32,13 @@ def palette(n):
     return six(n >> 2), six(63 ^ n >> 2), six(n & 63)
 
 
-def compare(m, name, width, height, expected, seconds=40):
+def compare(m, name, width, height, expected):
     """expected(x, y) -> (r, g, b)"""
     want = b"".join(bytes(expected(x, y)) for y in range(height) for x in range(width))
-    end = time.monotonic() + seconds
-    while True:
-        got_width, got_height, got = shoot(m)
-        if (got_width, got_height) == (width, height) and got == want:
-            return
-        if time.monotonic() > end:
-            break
-        m.rest(0.2)
-    if (got_width, got_height) != (width, height):
-        raise Failure("%s: %u x %u, not %u x %u" % (name, got_width, got_height, width, height))
-    at = next(i for i in range(len(want)) if want[i] != got[i]) // 3
-    raise Failure("%s: pixel (%u, %u) is %r, not %r" % (
-        name, at % width, at // width, tuple(got[3 * at:3 * at + 3]),
-        tuple(want[3 * at:3 * at + 3])))
+    compare_picture(m, PNG, name, width, height, want)
 
 
-class Shown:
-    def __init__(self, m):
-        self.m, self.fed, self.screen = m, 0, Screen()
-
-    def wait(self, words, seconds=40):
-        end = time.monotonic() + seconds
-        while True:
-            self.look()
-            if words in self.screen.text():
-                return
-            if time.monotonic() > end:
-                raise Failure("no %r on the screen, but:\n%s" % (words, self.screen.text()))
-            self.m.rest(0.1)
-
-
-    def look(self):
-        new = self.m.transcript[self.fed:]
-        self.fed += len(new)
-        self.screen.feed(new)
-
+class Blocks(Shown):
     def blocks(self, name, width, height, expected, seconds=20):
         """The same picture as half blocks, drawn while it came about: every
         cell must end with the colours of nine pixels of its halves."""
@@ -125,11 +80,11 @@ class Shown:
                 raise Failure("%s: %d cells; cell (%d, %d) is %r in %s, not in %s" % (
                     name, len(wrong), x, y, self.screen.cells[y][x], self.screen.styles[y][x],
                     want[x, y]))
-            self.m.rest(0.2)
+            self.machine.rest(0.2)
 
 
 def talk(m):
-    shown = Shown(m)
+    shown = Blocks(m)
 
     def picture(name, width, height, expected):
         compare(m, name, width, height, expected)
@@ -148,13 +103,13 @@ def talk(m):
         raise Failure("row 24 is %r" % shown.screen.styles[24][0])
     if (shown.screen.x, shown.screen.y) != (12, 10) or not shown.screen.cursor_visible:
         raise Failure("the cursor is at %d, %d" % (shown.screen.x, shown.screen.y))
-    width, height, pixels = shoot(m)
+    width, height, pixels = shoot(m, PNG)
     if (width, height) != (720, 400) or pixels[3 * (720 * 399):3 * (720 * 399) + 3] != b"\0\xaa\0":
         raise Failure("the picture of text is %u x %u" % (width, height))
 
     m.send(" ")
     shown.wait("forty columns")
-    width, height, _ = shoot(m)
+    width, height, _ = shoot(m, PNG)
     if (width, height) != (720, 400):
         raise Failure("40 columns are %u x %u" % (width, height))
 
@@ -193,5 +148,4 @@ with open(DISK, "ab") as image:
     image.truncate(1 << 20)
 MACHINE = Machine([("disk", DISK + ",readonly"), ("memory", "64M"), ("display", "terminal"),
                    ("screenshot", PNG)])
-set_size(MACHINE.master, 80, 25)
 dialogue(MACHINE, talk)
