@@ -3,11 +3,12 @@
  *
  * What the options are is in cli/options.c, what happens to the terminal and
  * to signals in cli/terminal.c, what a machine's life looks like in cli/run.c,
- * that of two in cli/lockstep.c.
+ * that of two in cli/lockstep.c, what images of disks are in cli/img.c.
  */
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cli/img.h"
 #include "cli/lockstep.h"
 #include "cli/options.h"
 #include "cli/run.h"
@@ -35,6 +36,14 @@ int main(int argc, char **argv)
     struct cli_options options;
     int status = CLI_ERROR, by_signal = 0;
 
+    if (argc > 1 && !strcmp(argv[1], "img")) {
+        status = cli_img(argc - 1, argv + 1, &by_signal, &err);
+        if (by_signal)
+            terminal_die_by_signal(by_signal);
+        if (err.text[0])
+            fprintf(stderr, "vireo: %s\n", err.text);
+        return status ? status : finish_output();
+    }
     if (cli_parse(&options, argc, argv, &err) < 0) {
         fprintf(stderr, "vireo: %s\n", err.text);
         return CLI_ERROR;

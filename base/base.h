@@ -101,6 +101,37 @@ static inline void le64_put(void *p, uint64_t v)
     memcpy(p, &v, sizeof v);
 }
 
+/* Big-endian: what networks and some formats speak. */
+static inline uint16_t be16_get(const void *p)
+{
+    return __builtin_bswap16(le16_get(p));
+}
+
+static inline uint32_t be32_get(const void *p)
+{
+    return __builtin_bswap32(le32_get(p));
+}
+
+static inline uint64_t be64_get(const void *p)
+{
+    return __builtin_bswap64(le64_get(p));
+}
+
+static inline void be16_put(void *p, uint16_t v)
+{
+    le16_put(p, __builtin_bswap16(v));
+}
+
+static inline void be32_put(void *p, uint32_t v)
+{
+    le32_put(p, __builtin_bswap32(v));
+}
+
+static inline void be64_put(void *p, uint64_t v)
+{
+    le64_put(p, __builtin_bswap64(v));
+}
+
 /* The low `size` bytes (1, 2, 4, 8) at p, zero-extended. */
 static inline uint64_t le_get(const void *p, unsigned size)
 {

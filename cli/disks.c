@@ -108,6 +108,20 @@ static int set_cache(struct cli_disk_spec *disk, const char *value, size_t lengt
     return -EINVAL;
 }
 
+static int set_format(struct cli_disk_spec *disk, const char *value, size_t length)
+{
+    static const char *const names[] = {
+        [DISK_FORMAT_AUTO] = "auto", [DISK_FORMAT_RAW] = "raw", [DISK_FORMAT_QCOW2] = "qcow2"};
+
+    for (size_t n = 0; n < ARRAY_SIZE(names); n++) {
+        if (is_key(value, length, names[n])) {
+            disk->format = (enum disk_format)n;
+            return 0;
+        }
+    }
+    return -EINVAL;
+}
+
 static int set_serial(struct cli_disk_spec *disk, const char *value, size_t length)
 {
     if (!length || length > DISK_SERIAL_BYTES)
@@ -150,6 +164,10 @@ static int set_item(struct cli_disk_spec *disk, const char *item, size_t length,
         disk->snapshot = true;
     } else if (has_value && is_key(item, key, "bus")) {
         return set_bus(disk, value, value_length, err);
+    } else if (has_value && is_key(item, key, "format")) {
+        if (set_format(disk, value, value_length))
+            return error_set(err, -EINVAL, "--disk: format is auto, raw or qcow2, not '%.*s'",
+                             (int)MIN(value_length, 64u), value);
     } else if (has_value && is_key(item, key, "cache")) {
         if (set_cache(disk, value, value_length))
             return error_set(err, -EINVAL, "--disk: cache is writeback, none or unsafe, not '%.*s'",
@@ -161,8 +179,8 @@ static int set_item(struct cli_disk_spec *disk, const char *item, size_t length,
                              DISK_SERIAL_BYTES);
     } else {
         return error_set(err, -EINVAL,
-                         "--disk has no option '%.*s': there are bus=BUS, readonly, snapshot, "
-                         "cache=MODE and serial=TEXT (a comma in a file's name is written ,,)",
+                         "--disk has no option '%.*s': there are format=FORMAT, bus=BUS, "
+                         "readonly, snapshot, cache=MODE and serial=TEXT (a comma in a file's name is written ,,)",
                          (int)MIN(length, 64u), item);
     }
     return 0;
@@ -251,6 +269,7 @@ int cli_disks_open(struct cli_disks *disks, const struct cli_options *o, bool pr
         snprintf(serial, sizeof serial, "VIREO-%04u", n);
         config = (struct disk_config){
             .path = spec.path,
+            .format = spec.format,
             .readonly = spec.readonly,
             .snapshot = spec.snapshot || private,
             .cache = spec.cache,
@@ -263,7 +282,11 @@ int cli_disks_open(struct cli_disks *disks, const struct cli_options *o, bool pr
     }
     for (unsigned n = 0; n < o->cdrom.count && !ret; n++) {
         struct disk_config config = {
-            .path = o->cdrom.item[n], .readonly = true, .serial = "VIREO-CD"};
+            .path = o->cdrom.item[n],
+            .format = DISK_FORMAT_RAW,
+            .readonly = true,
+            .serial = "VIREO-CD",
+        };
 
         disk = open_one(disks, &config, vm, err);
         if (disk)

@@ -15,12 +15,13 @@
 
 struct cli_disk_bus;
 
-/* FILE[,bus=ahci|nvme|virtio][,readonly][,snapshot][,cache=writeback|none|unsafe][,serial=TEXT];
- * a comma in FILE is written twice. */
+/* FILE[,format=auto|raw|qcow2][,bus=ahci|nvme|virtio][,readonly][,snapshot]
+ * [,cache=writeback|none|unsafe][,serial=TEXT]; a comma in FILE is written twice. */
 struct cli_disk_spec {
     char path[CLI_PATH_BYTES];
     char serial[DISK_SERIAL_BYTES + 1];
     bool readonly, snapshot;
+    enum disk_format format;
     enum disk_cache cache;
     const struct cli_disk_bus *bus;
 };

@@ -13,6 +13,8 @@ void cli_print_help(FILE *out)
         "host, with or without hardware virtualization.\n"
         "\n"
         "usage: vireo run [options]   start a machine (vireo run --help)\n"
+        "       vireo img COMMAND     make, look at, check and convert images of disks (vireo img "
+        "--help)\n"
         "       vireo lockstep [options]  run two engines side by side and find where they differ\n"
         "       vireo doctor          what this host offers, and what would help\n"
         "       vireo --version\n"

@@ -33,10 +33,11 @@ const struct cli_option cli_run_options[] = {
      "where --firmware uefi keeps its variables; made if it is not there\n"
      "(DISK.uefi-vars beside the first disk; without one: in memory)"},
     {"disk", "FILE", CLI_LIST, FIELD(disk), 0, 0, "an image",
-     "a disk, from a raw image or a block device; after it ,readonly or\n"
-     ",snapshot (writes are gone at the end), ,cache=writeback, none or\n"
-     "unsafe, ,serial=TEXT, ,bus=ahci, nvme or virtio; may be repeated; a FILE\n"
-     "alone on the command line is one too"},
+     "a disk, from a raw or qcow2 image or a block device; after it\n"
+     ",format=auto, raw or qcow2, ,readonly or ,snapshot (writes are gone\n"
+     "at the end), ,cache=writeback, none or unsafe, ,serial=TEXT,\n"
+     ",bus=ahci, nvme or virtio; may be repeated; a FILE alone on the\n"
+     "command line is one too"},
     {"cdrom", "FILE", CLI_LIST, FIELD(cdrom), 0, 0, "an image",
      "a CD or DVD drive with that ISO image; may be repeated"},
     {"memory", "SIZE", CLI_SIZE, FIELD(memory_bytes), PC_MIN_MEMORY, PC_MAX_MEMORY,
@@ -401,7 +402,7 @@ int cli_parse(struct cli_options *o, int argc, char **argv, struct error *err)
         o->checkpoint = 200000000;
     } else if (strcmp(command, "run")) {
         return error_set(err, -EINVAL,
-                         "unknown %s '%.64s': use run, lockstep or doctor, see vireo --help",
+                         "unknown %s '%.64s': use run, img, lockstep or doctor, see vireo --help",
                          command[0] == '-' ? "option" : "command", command);
     }
     r = parse_run(o, argc - 2, argv + 2, err);

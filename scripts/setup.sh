@@ -6,15 +6,15 @@
 set -u
 
 build_packages=(gcc libc6-dev meson ninja-build pkg-config python3 libzydis-dev libzycore-dev
-    libuv1-dev libpng-dev acpica-tools)
+    libuv1-dev libpng-dev zlib1g-dev libzstd-dev acpica-tools)
 # cpio and gzip pack the initramfs; dpkg-deb and apt-get fetch the guests.
 run_packages=(busybox-static cpio gzip xz-utils ca-certificates seabios)
 # GRUB's rescue CD is made by the tests.
 grub_packages=(grub-common grub-pc-bin grub-efi-amd64-bin mtools)
-check_packages=(libcmocka-dev nasm qemu-system-x86 gcc-multilib make ovmf xorriso
+check_packages=(libcmocka-dev nasm qemu-system-x86 qemu-utils gcc-multilib make ovmf xorriso
     "${grub_packages[@]}")
 debian_packages=(mmdebstrap e2fsprogs fdisk "${grub_packages[@]}")
-bench_packages=(zlib1g-dev bochs bochsbios vgabios isolinux syslinux-common)
+bench_packages=(bochs bochsbios vgabios isolinux syslinux-common)
 
 fail() {
     echo "setup: $*" >&2

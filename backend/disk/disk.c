@@ -483,9 +483,21 @@ struct disk *disk_create(struct vm *vm, struct disk_layer *top, const char *name
 
 struct disk *disk_open(struct vm *vm, const struct disk_config *config, struct error *err)
 {
-    bool readonly = config->readonly || config->snapshot;
-    struct disk_layer *layer = disk_file_open(config->path, readonly, config->cache, vm->log, err);
+    struct disk_image_config image = {
+        .path = config->path,
+        .format = config->format,
+        .readonly = config->readonly || config->snapshot,
+        .cache = config->cache,
+    };
+    struct disk_layer *layer = disk_image_open(&image, vm->log, err);
     struct disk *d;
+
+    if (layer && !layer->bytes) {
+        error_set(err, -EINVAL, "disk %s is empty: make it larger, as in vireo img resize %s 8G",
+                  config->path, config->path);
+        disk_layer_destroy(layer);
+        layer = NULL;
+    }
 
     if (layer && config->snapshot && !config->readonly)
         layer = disk_overlay_create(layer, err);

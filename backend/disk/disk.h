@@ -3,9 +3,11 @@
  * host's file is read and written by threads of the disk's own, straight from
  * and to guest memory, and done() is told on the machine's I/O thread.
  *
- * A disk is a stack of layers (backend/disk/layer.h): a raw file or block
- * device below, an overlay that keeps what is written for `snapshot` above it.
- * What is here does not depend on them: devices (AHCI, NVMe, virtio-blk) see this header only.
+ * A disk is a stack of layers (backend/disk/layer.h): a file or block device
+ * below, a format like qcow2 on it, an overlay that keeps what is written for
+ * `snapshot` above them.
+ * What is here does not depend on them: devices (AHCI, NVMe,
+ * virtio-blk) see this header only.
  *
  * Deterministic machines have no threads here: a request's data moves when its
  * virtual time has come, at once and by the machine's only thread, so that a
@@ -79,8 +81,15 @@ enum disk_cache {
     DISK_UNSAFE,    /* through the host's cache; flush does nothing */
 };
 
+/* Of an image. AUTO looks at its first bytes when it is opened. A guest can write
+ * to a raw image what another format begins with, and with that make the next
+ * machine open any file of the host's as its backing file; so an image that is
+ * raw only as far as AUTO could see refuses such a write. */
+enum disk_format { DISK_FORMAT_AUTO, DISK_FORMAT_RAW, DISK_FORMAT_QCOW2 };
+
 struct disk_config {
     const char *path;
+    enum disk_format format;
     bool readonly;
     bool snapshot; /* writes go to a temporary file and are gone at the end */
     enum disk_cache cache;

@@ -1,6 +1,6 @@
 /*
- * The raw image: a regular file or a block device of the host.
- * Interface: disk_file_* in layer.h.
+ * A regular file or a block device of the host: a raw image, or what an image
+ * format stands on. Interface: disk_file_* in layer.h.
  *
  * Data goes by preadv and pwritev straight between the file and the spans.
  * cache=none opens the file a second time with O_DIRECT; a request that the
@@ -8,7 +8,8 @@
  * the first, and Linux keeps both views the same.
  *
  * An image whose size is no multiple of a sector is rounded up: what is missing
- * of the last sector reads as zeroes, and exists once it is written.
+ * of the last sector reads as zeroes, and exists once it is written. So does
+ * what a format writes beyond the end.
  *
  * An open file description lock on the whole image, shared by readers, keeps a
  * second machine from writing what a first one uses.
@@ -35,7 +36,7 @@
 enum {
     SPANS_A_CALL = 128,
     DIRECT_ALIGN = 512, /* where the host says nothing else */
-    PROBE_BYTES = 512,
+    GUARDED_BYTES = 512,
 };
 
 struct file_layer {
@@ -43,7 +44,8 @@ struct file_layer {
     int fd;
     int direct; /* the same with O_DIRECT, or -1 */
     unsigned direct_align, memory_align;
-    uint64_t file_bytes;             /* before rounding up */
+    bool is_guarded, is_device;
+    _Atomic uint64_t file_bytes;     /* before rounding up; grows with what is written */
     atomic_bool no_discard, no_zero; /* the host has said so */
 };
 
@@ -59,10 +61,11 @@ static struct file_layer *of(struct disk_layer *l)
 
 /* ---- data ---- */
 
-static int choose_fd(const struct file_layer *f, uint64_t offset, const struct disk_span *spans,
-                     unsigned count, uint64_t bytes)
+static int choose_fd(const struct file_layer *f, bool is_write, uint64_t offset,
+                     const struct disk_span *spans, unsigned count, uint64_t bytes)
 {
-    if (f->direct < 0 || (offset | bytes) % f->direct_align || offset + bytes > f->file_bytes)
+    if (f->direct < 0 || (offset | bytes) % f->direct_align ||
+        (!is_write && offset + bytes > f->file_bytes))
         return f->fd;
     for (unsigned n = 0; n < count; n++)
         if (((uintptr_t)spans[n].data) % f->memory_align || spans[n].bytes % f->memory_align)
@@ -70,11 +73,19 @@ static int choose_fd(const struct file_layer *f, uint64_t offset, const struct d
     return f->direct;
 }
 
+static void note_written(struct file_layer *f, uint64_t end)
+{
+    uint64_t was = atomic_load(&f->file_bytes);
+
+    while (was < end && !atomic_compare_exchange_weak(&f->file_bytes, &was, end))
+        ;
+}
+
 /* One direction of all spans, in as many calls as the host wants. */
 static int transfer(struct file_layer *f, bool is_write, uint64_t offset,
                     const struct disk_span *spans, unsigned count, uint64_t bytes)
 {
-    int fd = choose_fd(f, offset, spans, count, bytes);
+    int fd = choose_fd(f, is_write, offset, spans, count, bytes);
     struct disk_span part[SPANS_A_CALL];
     uint64_t done = 0;
 
@@ -107,7 +118,29 @@ static int transfer(struct file_layer *f, bool is_write, uint64_t offset,
         if (fd != f->fd && (uint64_t)moved % f->direct_align)
             fd = f->fd;
     }
+    if (is_write)
+        note_written(f, offset + bytes);
     return 0;
+}
+
+/* Would the image look like another format afterwards? */
+static bool breaks_guard(struct file_layer *f, uint64_t offset, const struct disk_span *spans,
+                         unsigned count, uint64_t bytes)
+{
+    uint8_t start[GUARDED_BYTES] = {0};
+    uint64_t at = 0;
+
+    if (!f->is_guarded || offset >= GUARDED_BYTES)
+        return false;
+    if (pread(f->fd, start, sizeof start, 0) < 0)
+        return true;
+    for (unsigned n = 0; n < count && at < bytes && offset + at < GUARDED_BYTES; n++) {
+        uint64_t part = MIN(MIN(spans[n].bytes, bytes - at), GUARDED_BYTES - (offset + at));
+
+        memcpy(start + offset + at, spans[n].data, part);
+        at += spans[n].bytes;
+    }
+    return disk_format_of(start, sizeof start) != NULL;
 }
 
 static int file_read(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
@@ -119,6 +152,8 @@ static int file_read(struct disk_layer *l, uint64_t offset, const struct disk_sp
 static int file_write(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
                       unsigned count, uint64_t bytes)
 {
+    if (breaks_guard(of(l), offset, spans, count, bytes))
+        return -EPERM;
     return transfer(of(l), true, offset, spans, count, bytes);
 }
 
@@ -172,6 +207,44 @@ static int file_zero(struct disk_layer *l, uint64_t offset, uint64_t bytes)
     return ret;
 }
 
+/* The host's holes; what it cannot say is data. */
+static int file_map(struct disk_layer *l, uint64_t offset, uint64_t bytes, uint64_t *run)
+{
+    struct file_layer *f = of(l);
+    off_t data, hole;
+
+    *run = bytes;
+    if (f->is_device)
+        return DISK_MAP_DATA;
+    if (offset >= f->file_bytes)
+        return DISK_MAP_ZERO;
+    data = lseek(f->fd, (off_t)offset, SEEK_DATA);
+    if (data < 0)
+        return errno == ENXIO ? DISK_MAP_ZERO : DISK_MAP_DATA;
+    if ((uint64_t)data / DISK_SECTOR_BYTES > offset / DISK_SECTOR_BYTES) {
+        *run = MIN(bytes, align_down((uint64_t)data, DISK_SECTOR_BYTES) - offset);
+        return DISK_MAP_ZERO;
+    }
+    hole = lseek(f->fd, (off_t)offset, SEEK_HOLE);
+    if (hole > 0 && (uint64_t)hole > offset)
+        *run = MIN(bytes, align_up((uint64_t)hole, DISK_SECTOR_BYTES) - offset);
+    return DISK_MAP_DATA;
+}
+
+static int file_resize(struct disk_layer *l, uint64_t bytes)
+{
+    struct file_layer *f = of(l);
+
+    if (f->is_device)
+        return -EOPNOTSUPP;
+    while (ftruncate(f->fd, (off_t)bytes) < 0)
+        if (errno != EINTR)
+            return -errno;
+    f->file_bytes = bytes;
+    l->bytes = align_up(bytes, DISK_SECTOR_BYTES);
+    return 0;
+}
+
 static void file_destroy(struct disk_layer *l)
 {
     struct file_layer *f = of(l);
@@ -190,6 +263,8 @@ static const struct disk_layer_ops file_ops = {
     .flush = file_flush,
     .discard = file_discard,
     .zero = file_zero,
+    .map = file_map,
+    .resize = file_resize,
     .destroy = file_destroy,
 };
 
@@ -202,7 +277,8 @@ static int open_image(struct file_layer *f, const char *path, struct error *err)
 
     if (stat(path, &st) < 0)
         return error_set(err, -errno, "disk %s: %s", path, strerror(errno));
-    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+    f->is_device = S_ISBLK(st.st_mode);
+    if (!S_ISREG(st.st_mode) && !f->is_device)
         return error_set(err, -EINVAL, "disk %s: give a file or a block device", path);
     f->fd = open(path, mode | O_CLOEXEC | O_NOCTTY);
     if (f->fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM) && mode == O_RDWR)
@@ -221,30 +297,8 @@ static int find_size(struct file_layer *f, const char *path, struct error *err)
 
     if (end < 0)
         return error_set(err, -errno, "disk %s: no size: %s", path, strerror(errno));
-    if (end == 0)
-        return error_set(err, -EINVAL, "disk %s is empty: make it larger, as in truncate -s 8G %s",
-                         path, path);
     f->file_bytes = (uint64_t)end;
     f->layer.bytes = align_up(f->file_bytes, DISK_SECTOR_BYTES);
-    return 0;
-}
-
-/* Images in other formats would start as rubbish. */
-static int refuse_formats(struct file_layer *f, const char *path, struct error *err)
-{
-    static const struct {
-        const char *magic, *name;
-    } formats[] = {{"QFI\xfb", "qcow2"}, {"KDMV", "vmdk"}, {"vhdxfile", "vhdx"}};
-    char start[PROBE_BYTES] = {0};
-
-    if (pread(f->fd, start, sizeof start, 0) < 0)
-        return error_set(err, -errno, "disk %s: cannot read: %s", path, strerror(errno));
-    for (size_t n = 0; n < ARRAY_SIZE(formats); n++)
-        if (!memcmp(start, formats[n].magic, strlen(formats[n].magic)))
-            return error_set(err, -EINVAL,
-                             "disk %s is a %s image, and only raw ones are known: qemu-img "
-                             "convert -O raw %s NEW",
-                             path, formats[n].name, path);
     return 0;
 }
 
@@ -261,8 +315,10 @@ static int lock_image(struct file_layer *f, const char *path, struct log *log, s
                              : "disk %s is used by another machine: stop that one, or give both "
                                ",readonly or ,snapshot",
                          path);
-    vlog(log, BACKEND, WARN, "disk %s: the host cannot lock it (%s): use it in one machine only",
-         path, strerror(errno));
+    if (log)
+        vlog(log, BACKEND, WARN,
+             "disk %s: the host cannot lock it (%s): use it in one machine only", path,
+             strerror(errno));
     return 0;
 }
 
@@ -328,10 +384,20 @@ struct disk_layer *disk_file_open(const char *path, bool readonly, enum disk_cac
         error_set(err, -ENOMEM, "out of memory for a disk");
         return NULL;
     }
-    if (open_image(f, path, err) || find_size(f, path, err) || refuse_formats(f, path, err) ||
-        lock_image(f, path, log, err) || (cache == DISK_NONE && open_direct(f, path, err))) {
+    if (open_image(f, path, err) || find_size(f, path, err) || lock_image(f, path, log, err) ||
+        (cache == DISK_NONE && open_direct(f, path, err))) {
         file_destroy(&f->layer);
         return NULL;
     }
     return &f->layer;
+}
+
+void disk_file_guard(struct disk_layer *l)
+{
+    of(l)->is_guarded = true;
+}
+
+bool disk_file_can_grow(const struct disk_layer *l)
+{
+    return !CONTAINER_OF(l, const struct file_layer, layer)->is_device;
 }

@@ -73,3 +73,19 @@ int disk_layer_zero(struct disk_layer *l, uint64_t offset, uint64_t bytes)
     }
     return ret;
 }
+
+int disk_layer_map(struct disk_layer *l, uint64_t offset, uint64_t bytes, uint64_t *run)
+{
+    int kind;
+
+    *run = bytes;
+    for (;;) {
+        kind = l->ops->map ? l->ops->map(l, offset, *run, run) : DISK_MAP_DATA;
+        if (kind != DISK_MAP_BELOW)
+            return kind;
+        l = l->below;
+        if (!l || offset >= l->bytes)
+            return DISK_MAP_ZERO;
+        *run = MIN(*run, l->bytes - offset);
+    }
+}

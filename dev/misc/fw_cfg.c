@@ -82,16 +82,6 @@ struct fw_cfg {
 
 /* ---- items ---- */
 
-static void be16_put(uint8_t *p, uint16_t v)
-{
-    le16_put(p, __builtin_bswap16(v));
-}
-
-static void be32_put(uint8_t *p, uint32_t v)
-{
-    le32_put(p, __builtin_bswap32(v));
-}
-
 static struct fw_cfg_item *find_key(const struct fw_cfg *f, uint16_t key)
 {
     for (unsigned i = 0; i < f->item_count; i++) {

@@ -94,30 +94,6 @@ static bool has_medium(const struct ata_device *d)
     return d->disk && !d->cd.tray_open;
 }
 
-static uint32_t be32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static uint16_t be16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static void be32_put(uint8_t *p, uint32_t v)
-{
-    p[0] = (uint8_t)(v >> 24);
-    p[1] = (uint8_t)(v >> 16);
-    p[2] = (uint8_t)(v >> 8);
-    p[3] = (uint8_t)v;
-}
-
-static void be16_put(uint8_t *p, uint16_t v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-
 /* An answer of `bytes`, of which the guest wants `room` at most. */
 static bool answer(struct ata_action *a, size_t bytes, size_t room)
 {
@@ -145,7 +121,7 @@ static void put_address(uint8_t *p, uint64_t block, bool msf)
 static bool inquiry(struct ata_device *d, const uint8_t *cdb, struct ata_action *a)
 {
     uint8_t *p = d->reply;
-    size_t room = be16(cdb + 3), length;
+    size_t room = be16_get(cdb + 3), length;
 
     if (cdb[1] & 1) { /* vital product data */
         p[0] = 0x05;
@@ -275,12 +251,12 @@ static bool mode_sense(struct ata_device *d, const uint8_t *cdb, struct ata_acti
         d->reply[0] = (uint8_t)(used - 1);
         d->reply[1] = has_medium(d) ? 0x01 : 0x70;
     }
-    return answer(a, used, is_10 ? be16(cdb + 7) : cdb[4]);
+    return answer(a, used, is_10 ? be16_get(cdb + 7) : cdb[4]);
 }
 
 static bool mode_select(struct ata_device *d, const uint8_t *cdb, struct ata_action *a)
 {
-    size_t bytes = cdb[0] == CD_MODE_SELECT_10 ? be16(cdb + 7) : cdb[4];
+    size_t bytes = cdb[0] == CD_MODE_SELECT_10 ? be16_get(cdb + 7) : cdb[4];
 
     if (!(cdb[1] & 0x10) || cdb[1] & 1 || bytes > ATA_REPLY_BYTES)
         return bad_field(d);
@@ -349,7 +325,7 @@ static bool read_toc(struct ata_device *d, const uint8_t *cdb, struct ata_action
         return bad_field(d);
     }
     be16_put(p, (uint16_t)(used - 2));
-    return answer(a, used, be16(cdb + 7));
+    return answer(a, used, be16_get(cdb + 7));
 }
 
 static bool read_disc_info(struct ata_device *d, const uint8_t *cdb, struct ata_action *a)
@@ -363,13 +339,13 @@ static bool read_disc_info(struct ata_device *d, const uint8_t *cdb, struct ata_
     p[3] = p[4] = p[5] = p[6] = 1;
     p[7] = 0x20; /* for any use */
     memset(p + 16, 0xFF, 8);
-    return answer(a, 34, be16(cdb + 7));
+    return answer(a, 34, be16_get(cdb + 7));
 }
 
 static bool read_track_info(struct ata_device *d, const uint8_t *cdb, struct ata_action *a)
 {
     uint8_t *p = d->reply;
-    uint32_t number = be32(cdb + 2);
+    uint32_t number = be32_get(cdb + 2);
 
     if ((cdb[1] & 3) != 0 && number != 1)
         return bad_field(d);
@@ -378,7 +354,7 @@ static bool read_track_info(struct ata_device *d, const uint8_t *cdb, struct ata
     p[5] = 0x04; /* data */
     p[6] = 0x01;
     be32_put(p + 24, (uint32_t)MIN(d->sectors, UINT32_MAX));
-    return answer(a, 36, be16(cdb + 7));
+    return answer(a, 36, be16_get(cdb + 7));
 }
 
 static bool read_capacity(struct ata_device *d, struct ata_action *a)
@@ -408,7 +384,7 @@ static bool get_configuration(struct ata_device *d, const uint8_t *cdb, struct a
     enum { CURRENT = 1, PERSISTENT = 2 };
     uint8_t profiles[8] = {0, PROFILE_DVD_ROM, 0, 0, 0, PROFILE_CD_ROM, 0, 0};
     uint8_t *p = d->reply + 8, how = cdb[1] & 3;
-    uint16_t first = be16(cdb + 2), profile = is_dvd(d) ? PROFILE_DVD_ROM : PROFILE_CD_ROM;
+    uint16_t first = be16_get(cdb + 2), profile = is_dvd(d) ? PROFILE_DVD_ROM : PROFILE_CD_ROM;
     const struct {
         uint16_t code;
         uint8_t flags, bytes;
@@ -442,7 +418,7 @@ static bool get_configuration(struct ata_device *d, const uint8_t *cdb, struct a
         p = put_feature(p, features[n].code, flags, features[n].data, features[n].bytes);
     }
     be32_put(d->reply, (uint32_t)(p - d->reply - 4));
-    return answer(a, (size_t)(p - d->reply), be16(cdb + 7));
+    return answer(a, (size_t)(p - d->reply), be16_get(cdb + 7));
 }
 
 static bool get_event_status(struct ata_device *d, const uint8_t *cdb, struct ata_action *a)
@@ -456,14 +432,14 @@ static bool get_event_status(struct ata_device *d, const uint8_t *cdb, struct at
     if (!(cdb[4] & 1 << CLASS_MEDIA)) {
         p[2] = NO_EVENT;
         be16_put(p, 2);
-        return answer(a, 4, be16(cdb + 7));
+        return answer(a, 4, be16_get(cdb + 7));
     }
     p[2] = CLASS_MEDIA;
     be16_put(p, 6);
     p[4] = d->cd.media_event;
     p[5] = (uint8_t)(has_medium(d) << 1 | d->cd.tray_open);
     d->cd.media_event = EVENT_NONE;
-    return answer(a, 8, be16(cdb + 7));
+    return answer(a, 8, be16_get(cdb + 7));
 }
 
 static bool start_stop(struct ata_device *d, const uint8_t *cdb)
@@ -501,7 +477,7 @@ static bool read_blocks(struct ata_device *d, struct ata_action *a, uint64_t lba
 static bool read_cd(struct ata_device *d, const uint8_t *cdb, struct ata_action *a)
 {
     unsigned type = cdb[1] >> 2 & 7, parts = cdb[9] & 0xF8;
-    uint64_t lba = be32(cdb + 2), count = be32(cdb + 5) & 0xFFFFFF;
+    uint64_t lba = be32_get(cdb + 2), count = be32_get(cdb + 5) & 0xFFFFFF;
 
     if (cdb[0] == CD_READ_CD_MSF) {
         uint64_t from = (cdb[3] * 60u + cdb[4]) * 75u + cdb[5];
@@ -562,9 +538,9 @@ static bool run_command(struct ata_device *d, const uint8_t *cdb, struct ata_act
     case CD_SET_SPEED:
         return true;
     case CD_SEEK:
-        return be32(cdb + 2) < d->sectors || refuse(d, KEY_ILLEGAL_REQUEST, SENSE_BAD_ADDRESS);
+        return be32_get(cdb + 2) < d->sectors || refuse(d, KEY_ILLEGAL_REQUEST, SENSE_BAD_ADDRESS);
     case CD_VERIFY:
-        return (uint64_t)be32(cdb + 2) + be16(cdb + 7) <= d->sectors ||
+        return (uint64_t)be32_get(cdb + 2) + be16_get(cdb + 7) <= d->sectors ||
                refuse(d, KEY_ILLEGAL_REQUEST, SENSE_BAD_ADDRESS);
     case CD_REQUEST_SENSE:
         return request_sense(d, cdb, a);
@@ -584,9 +560,9 @@ static bool run_command(struct ata_device *d, const uint8_t *cdb, struct ata_act
     case CD_READ_CAPACITY:
         return read_capacity(d, a);
     case CD_READ_10:
-        return read_blocks(d, a, be32(cdb + 2), be16(cdb + 7));
+        return read_blocks(d, a, be32_get(cdb + 2), be16_get(cdb + 7));
     case CD_READ_12:
-        return read_blocks(d, a, be32(cdb + 2), be32(cdb + 6));
+        return read_blocks(d, a, be32_get(cdb + 2), be32_get(cdb + 6));
     case CD_READ_CD:
     case CD_READ_CD_MSF:
         return read_cd(d, cdb, a);
@@ -594,11 +570,11 @@ static bool run_command(struct ata_device *d, const uint8_t *cdb, struct ata_act
         return read_toc(d, cdb, a);
     case CD_READ_HEADER:
         p[0] = 1; /* mode 1 */
-        put_address(p + 4, be32(cdb + 2), cdb[1] & 2);
-        return answer(a, 8, be16(cdb + 7));
+        put_address(p + 4, be32_get(cdb + 2), cdb[1] & 2);
+        return answer(a, 8, be16_get(cdb + 7));
     case CD_READ_SUBCHANNEL:
         p[1] = 0x15; /* nothing was played */
-        return answer(a, 4, be16(cdb + 7));
+        return answer(a, 4, be16_get(cdb + 7));
     case CD_READ_DISC_INFO:
         return read_disc_info(d, cdb, a);
     case CD_READ_TRACK_INFO:
@@ -608,21 +584,21 @@ static bool run_command(struct ata_device *d, const uint8_t *cdb, struct ata_act
         be32_put(p + 4, (uint32_t)MIN(d->sectors, UINT32_MAX));
         be32_put(p + 8, BLOCK);
         p[8] = has_medium(d) ? 2 : 3; /* formatted, or no medium */
-        return answer(a, 12, be16(cdb + 7));
+        return answer(a, 12, be16_get(cdb + 7));
     case CD_GET_CONFIGURATION:
         return get_configuration(d, cdb, a);
     case CD_GET_EVENT_STATUS:
         return get_event_status(d, cdb, a);
     case CD_GET_PERFORMANCE:
         be32_put(p, 4);
-        return answer(a, 8, 8u + 16u * be16(cdb + 8));
+        return answer(a, 8, 8u + 16u * be16_get(cdb + 8));
     case CD_MECHANISM_STATUS:
         p[1] = (uint8_t)(d->cd.tray_open << 4);
         p[5] = 1;
-        return answer(a, 8, be16(cdb + 8));
+        return answer(a, 8, be16_get(cdb + 8));
     case CD_REPORT_LUNS:
         be32_put(p, 8);
-        return answer(a, 16, be32(cdb + 6));
+        return answer(a, 16, be32_get(cdb + 6));
     default:
         return refuse(d, KEY_ILLEGAL_REQUEST, SENSE_NO_COMMAND);
     }

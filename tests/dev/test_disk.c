@@ -232,7 +232,7 @@ static void refusals(void **state)
     c.path = "/dev/null";
     expect_refused(vm, &c, "give a file or a block device");
     c.path = empty;
-    expect_refused(vm, &c, "truncate");
+    expect_refused(vm, &c, "img resize");
 
     /* A second machine. */
     c.path = path;
@@ -249,9 +249,11 @@ static void refusals(void **state)
     disk_destroy(e);
 
     fd = open(path, O_WRONLY);
+    assert_int_equal(pwrite(fd, "KDMV", 4, 0), 4);
+    expect_refused(vm, &c, "vmdk");
     assert_int_equal(pwrite(fd, "QFI\xfb", 4, 0), 4);
     close(fd);
-    expect_refused(vm, &c, "qcow2");
+    expect_refused(vm, &c, "version 0");
     if (geteuid() != 0) {
         chmod(empty, 0400);
         assert_int_equal(truncate(path, 4096), 0);

@@ -1,0 +1,635 @@
+/*
+ * Data of a qcow2 image: reads, writes, zeroes, discards.
+ * Interface: qcow2_internal.h.
+ *
+ * Each takes a look with the lock, at as many guest clusters as are of one kind
+ * and follow each other in the file, and moves their data without it. Writes to
+ * clusters that are the image's own go to them at once. All others get new
+ * clusters: those are written, with what the guest does not write of the first
+ * and the last, and only then L2 says where they are.
+ *
+ * A cluster that was looked up may be given up meanwhile: who moves data on it
+ * is counted (`users`), and it is not used anew before.
+ *
+ * Threading: any thread.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "backend/disk/qcow2_internal.h"
+
+enum { SPANS = 64, BUFFER_ALIGN = 4096 };
+
+/* ---- moving data ---- */
+
+typedef int transfer_fn(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
+                        unsigned count, uint64_t bytes);
+
+/* `bytes` of the spans from `skip` on. */
+static int move(struct disk_layer *l, transfer_fn *fn, uint64_t offset,
+                const struct disk_span *spans, unsigned count, uint64_t skip, uint64_t bytes)
+{
+    struct disk_span part[SPANS];
+
+    while (bytes) {
+        uint64_t got;
+        unsigned n = disk_spans_slice(spans, count, skip, bytes, part, SPANS, &got);
+        int ret = n ? fn(l, offset, part, n, got) : -EINVAL;
+
+        if (ret)
+            return ret;
+        offset += got;
+        skip += got;
+        bytes -= got;
+    }
+    return 0;
+}
+
+static int read_below(struct qcow2 *q, uint64_t offset, const struct disk_span *spans,
+                      unsigned count, uint64_t skip, uint64_t bytes)
+{
+    struct disk_layer *below = q->layer.below;
+    uint64_t there = below && offset < below->bytes ? MIN(bytes, below->bytes - offset) : 0;
+
+    if (there < bytes)
+        disk_spans_zero(spans, count, skip + there, bytes - there);
+    return there ? move(below, below->ops->read, offset, spans, count, skip, there) : 0;
+}
+
+static unsigned begin_use(struct qcow2 *q)
+{
+    q->users[q->epoch]++;
+    return q->epoch;
+}
+
+static void end_use(struct qcow2 *q, unsigned epoch)
+{
+    mutex_lock(&q->lock);
+    q->users[epoch]--;
+    mutex_unlock(&q->lock);
+}
+
+/* ---- looking ---- */
+
+/* Guest clusters of one kind, the data of which can be moved at once. */
+struct run {
+    enum qcow2_kind kind;
+    uint64_t entry;  /* of the first */
+    uint64_t offset; /* in the file, of the first byte */
+    uint64_t bytes;
+};
+
+static bool follows(const struct qcow2 *q, enum qcow2_kind kind, uint64_t first, uint64_t n,
+                    uint64_t entry)
+{
+    if (qcow2_kind_of(q, entry) != kind)
+        return false;
+    if (kind == QCOW2_KIND_DATA)
+        return (entry & QCOW2_OFFSET_MASK) == (first & QCOW2_OFFSET_MASK) + (n << q->cluster_bits);
+    return kind != QCOW2_KIND_COMPRESSED && kind != QCOW2_KIND_WRONG;
+}
+
+/* Lock held. */
+static int look(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct run *run)
+{
+    uint64_t guest = offset >> q->cluster_bits, in_cluster = offset & (q->cluster_bytes - 1);
+    uint64_t clusters = qcow2_clusters_of(q, in_cluster + bytes), n = 1;
+    struct qcow2_slice *s;
+    unsigned index;
+    int ret = qcow2_l2_get(q, guest, &s, &index);
+
+    if (ret)
+        return ret;
+    if (!s) {
+        /* No table: none of its clusters. */
+        *run = (struct run){.kind = QCOW2_KIND_NONE};
+        n = q->l2_entries - (guest & (q->l2_entries - 1));
+    } else {
+        run->entry = qcow2_l2_entry(s, index);
+        run->kind = qcow2_kind_of(q, run->entry);
+        run->offset = (run->entry & QCOW2_OFFSET_MASK) + in_cluster;
+        clusters = MIN(clusters, q->l2_slice_entries - index);
+        while (n < clusters &&
+               follows(q, run->kind, run->entry, n, qcow2_l2_entry(s, index + (unsigned)n)))
+            n++;
+        qcow2_slice_put(s);
+    }
+    run->bytes = MIN(bytes, (n << q->cluster_bits) - in_cluster);
+    return run->kind == QCOW2_KIND_WRONG ? -EIO : 0;
+}
+
+/* ---- reading ---- */
+
+int qcow2_read(struct disk_layer *l, uint64_t offset, const struct disk_span *spans, unsigned count,
+               uint64_t bytes)
+{
+    struct qcow2 *q = qcow2_of(l);
+    uint64_t done = 0;
+
+    while (done < bytes) {
+        struct run run = {0};
+        unsigned epoch;
+        int ret;
+
+        mutex_lock(&q->lock);
+        ret = look(q, offset + done, bytes - done, &run);
+        epoch = begin_use(q);
+        mutex_unlock(&q->lock);
+        if (!ret) {
+            switch (run.kind) {
+            case QCOW2_KIND_NONE:
+                ret = read_below(q, offset + done, spans, count, done, run.bytes);
+                break;
+            case QCOW2_KIND_DATA:
+                ret = move(q->file, q->file->ops->read, run.offset, spans, count, done, run.bytes);
+                break;
+            case QCOW2_KIND_ZERO:
+            case QCOW2_KIND_ZERO_DATA:
+                disk_spans_zero(spans, count, done, run.bytes);
+                break;
+            case QCOW2_KIND_COMPRESSED:
+                ret = qcow2_read_packed(q, run.entry, (offset + done) & (q->cluster_bytes - 1),
+                                        spans, count, done, run.bytes);
+                break;
+            case QCOW2_KIND_WRONG:
+                ret = -EIO;
+            }
+        }
+        end_use(q, epoch);
+        if (ret)
+            return ret;
+        done += run.bytes;
+    }
+    return 0;
+}
+
+int qcow2_map(struct disk_layer *l, uint64_t offset, uint64_t bytes, uint64_t *run)
+{
+    struct qcow2 *q = qcow2_of(l);
+    struct run r = {0};
+    int ret;
+
+    mutex_lock(&q->lock);
+    ret = look(q, offset, bytes, &r);
+    mutex_unlock(&q->lock);
+    if (ret)
+        return ret;
+    *run = r.bytes;
+    if (r.kind == QCOW2_KIND_NONE)
+        return DISK_MAP_BELOW;
+    return r.kind == QCOW2_KIND_ZERO || r.kind == QCOW2_KIND_ZERO_DATA ? DISK_MAP_ZERO
+                                                                       : DISK_MAP_DATA;
+}
+
+/* ---- writing ---- */
+
+enum place {
+    IN_PLACE, /* clusters of our own: as they are */
+    FILL,     /* zeroes that have clusters of our own, which become data */
+    NEW,      /* new clusters */
+};
+
+struct plan {
+    enum place place;
+    uint64_t guest, clusters;
+    uint64_t host; /* offset in the file of the first cluster */
+    bool is_fresh; /* the file has never been written there */
+    uint64_t offset, bytes;
+    struct qcow2_slice *slice;
+    unsigned index;
+    struct qcow2_busy busy;
+    unsigned epoch;
+};
+
+static enum place place_of(const struct qcow2 *q, uint64_t entry)
+{
+    enum qcow2_kind kind = qcow2_kind_of(q, entry);
+
+    if (entry & QCOW2_COPIED && kind == QCOW2_KIND_DATA)
+        return IN_PLACE;
+    return entry & QCOW2_COPIED && kind == QCOW2_KIND_ZERO_DATA ? FILL : NEW;
+}
+
+/* Of an image that somebody has made to destroy itself: not into its own tables. */
+static bool may_write_at(const struct qcow2 *q, uint64_t host, uint64_t bytes)
+{
+    const struct qcow2_header *h = &q->header;
+    uint64_t end = host + bytes;
+
+    return host >= q->cluster_bytes && end >> q->cluster_bits <= q->fresh_from &&
+           (end <= h->l1_offset || host >= h->l1_offset + (uint64_t)h->l1_entries * 8) &&
+           (end <= h->table_offset || host >= h->table_offset + q->table_entries * 8);
+}
+
+/* Lock held: the slice, writable, with nobody at work on the first cluster. */
+static int own_slice(struct qcow2 *q, struct plan *p)
+{
+    for (;;) {
+        int ret = qcow2_l2_own(q, p->guest, &p->slice, &p->index);
+
+        if (ret)
+            return ret;
+        if (!qcow2_is_busy(q, p->guest, p->guest))
+            return 0;
+        qcow2_slice_put(p->slice);
+        qcow2_wait(q);
+    }
+}
+
+static int plan_new(struct qcow2 *q, struct plan *p)
+{
+    uint64_t first, got;
+    int ret = qcow2_alloc(q, p->clusters, &first, &got, &p->is_fresh);
+
+    if (ret)
+        return ret;
+    p->clusters = got;
+    p->host = first << q->cluster_bits;
+    return 0;
+}
+
+/* What to do with the first of bytes at offset; lock held. */
+static int make_plan(struct qcow2 *q, struct plan *p, uint64_t offset, uint64_t bytes)
+{
+    uint64_t in_cluster = offset & (q->cluster_bytes - 1), room, entry;
+    int ret;
+
+    *p = (struct plan){.guest = offset >> q->cluster_bits, .offset = offset, .clusters = 1};
+    ret = own_slice(q, p);
+    if (ret)
+        return ret;
+    room = MIN(qcow2_clusters_of(q, in_cluster + bytes), q->l2_slice_entries - p->index);
+    entry = qcow2_l2_entry(p->slice, p->index);
+    p->place = place_of(q, entry);
+    if (qcow2_kind_of(q, entry) == QCOW2_KIND_WRONG)
+        ret = -EIO;
+    for (; p->clusters < room; p->clusters++) {
+        uint64_t next = qcow2_l2_entry(p->slice, p->index + (unsigned)p->clusters);
+
+        if (place_of(q, next) != p->place || qcow2_kind_of(q, next) == QCOW2_KIND_WRONG ||
+            qcow2_is_busy(q, p->guest + p->clusters, p->guest + p->clusters))
+            break;
+        if (p->place != NEW && (next & QCOW2_OFFSET_MASK) !=
+                                   (entry & QCOW2_OFFSET_MASK) + (p->clusters << q->cluster_bits))
+            break;
+    }
+    p->host = entry & QCOW2_OFFSET_MASK;
+    if (!ret && p->place == NEW)
+        ret = plan_new(q, p);
+    else if (!ret && !may_write_at(q, p->host, p->clusters << q->cluster_bits))
+        ret = -EIO;
+    if (ret) {
+        qcow2_slice_put(p->slice);
+        return ret;
+    }
+    p->bytes = MIN(bytes, (p->clusters << q->cluster_bits) - in_cluster);
+    if (p->place == IN_PLACE) {
+        qcow2_slice_put(p->slice);
+        p->slice = NULL;
+        p->epoch = begin_use(q);
+    } else {
+        qcow2_busy_add(q, &p->busy, p->guest, p->guest + p->clusters - 1);
+    }
+    return 0;
+}
+
+/* Does a part that the guest does not write read as zeroes, as the file does where
+ * it is fresh? */
+static bool is_zero(struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    uint64_t run = 0;
+    int kind = qcow2_map(&q->layer, offset, bytes, &run);
+
+    if (kind == DISK_MAP_BELOW)
+        kind = q->layer.below && offset < q->layer.below->bytes ? DISK_MAP_DATA : DISK_MAP_ZERO;
+    return kind == DISK_MAP_ZERO && run == bytes;
+}
+
+static int read_old(struct qcow2 *q, uint64_t offset, uint8_t *to, uint64_t bytes)
+{
+    struct disk_span span = {to, bytes};
+
+    return qcow2_read(&q->layer, offset, &span, 1, bytes);
+}
+
+/* What is in new clusters before and behind what the guest writes, or nothing
+ * where that would be zeroes on fresh clusters. */
+struct edge {
+    uint64_t offset, bytes;
+};
+
+static void find_edge(struct qcow2 *q, const struct plan *p, uint64_t offset, uint64_t bytes,
+                      struct edge *e)
+{
+    *e = (struct edge){offset, bytes};
+    if (bytes && p->is_fresh && is_zero(q, offset, bytes))
+        e->bytes = 0;
+}
+
+static void copy_spans(uint8_t *to, const struct disk_span *spans, unsigned count, uint64_t skip,
+                       uint64_t bytes)
+{
+    for (unsigned n = 0; n < count && bytes; n++) {
+        uint64_t part = spans[n].bytes;
+
+        if (skip >= part) {
+            skip -= part;
+            continue;
+        }
+        part = MIN(part - skip, bytes);
+        memcpy(to, (const uint8_t *)spans[n].data + skip, part);
+        to += part;
+        skip = 0;
+        bytes -= part;
+    }
+}
+
+/* Data, head and tail in one write: of one cluster, which is what random writes are. */
+static int write_whole(struct qcow2 *q, const struct plan *p, const struct edge *head,
+                       const struct edge *tail, uint8_t *buffer, const struct disk_span *spans,
+                       unsigned count, uint64_t skip)
+{
+    uint64_t host = p->host + (p->offset & (q->cluster_bytes - 1));
+    int ret = head->bytes ? read_old(q, head->offset, buffer, head->bytes) : 0;
+
+    copy_spans(buffer + head->bytes, spans, count, skip, p->bytes);
+    if (!ret && tail->bytes)
+        ret = read_old(q, tail->offset, buffer + head->bytes + p->bytes, tail->bytes);
+    if (!ret)
+        ret = qcow2_write_file(q, host - head->bytes, buffer, head->bytes + p->bytes + tail->bytes);
+    return ret;
+}
+
+static int write_edge(struct qcow2 *q, const struct plan *p, const struct edge *e, uint8_t *buffer)
+{
+    uint64_t base = p->guest << q->cluster_bits;
+    int ret = e->bytes ? read_old(q, e->offset, buffer, e->bytes) : 0;
+
+    if (!ret && e->bytes)
+        ret = qcow2_write_file(q, p->host + (e->offset - base), buffer, e->bytes);
+    return ret;
+}
+
+/* Fills clusters to which nothing refers yet. */
+static int write_new(struct qcow2 *q, const struct plan *p, const struct disk_span *spans,
+                     unsigned count, uint64_t skip)
+{
+    uint64_t base = p->guest << q->cluster_bits, all = p->clusters << q->cluster_bits;
+    uint64_t end = p->offset + p->bytes;
+    struct edge head, tail;
+    uint8_t *buffer = NULL;
+    int ret;
+
+    find_edge(q, p, base, p->offset - base, &head);
+    find_edge(q, p, end, base + all - end, &tail);
+    if (head.bytes || tail.bytes) {
+        buffer = aligned_alloc(BUFFER_ALIGN, MAX(q->cluster_bytes, BUFFER_ALIGN));
+        if (!buffer)
+            return -ENOMEM;
+    }
+    if (buffer && p->clusters == 1) {
+        ret = write_whole(q, p, &head, &tail, buffer, spans, count, skip);
+    } else {
+        ret = buffer ? write_edge(q, p, &head, buffer) : 0;
+        if (!ret)
+            ret = move(q->file, q->file->ops->write, p->host + (p->offset - base), spans, count,
+                       skip, p->bytes);
+        if (!ret && buffer)
+            ret = write_edge(q, p, &tail, buffer);
+    }
+    free(buffer);
+    return ret;
+}
+
+/* The clusters are filled (or could not be): L2 says so. Lock held. */
+static int finish_new(struct qcow2 *q, struct plan *p, int ret)
+{
+    for (uint64_t n = 0; n < p->clusters && !ret; n++) {
+        unsigned index = p->index + (unsigned)n;
+
+        if (p->place == NEW)
+            qcow2_free_entry(q, qcow2_l2_entry(p->slice, index));
+        qcow2_l2_set(q, p->slice, index, (p->host + (n << q->cluster_bits)) | QCOW2_COPIED);
+    }
+    if (ret && p->place == NEW)
+        qcow2_unalloc(q, p->host >> q->cluster_bits, p->clusters);
+    qcow2_slice_put(p->slice);
+    qcow2_busy_remove(q, &p->busy);
+    return ret;
+}
+
+/* Before anything is changed: is there room in memory? Lock held, let go meanwhile. */
+static int make_room(struct qcow2 *q)
+{
+    while (qcow2_wants_commit(q)) {
+        int ret;
+
+        mutex_unlock(&q->lock);
+        ret = qcow2_commit(q);
+        mutex_lock(&q->lock);
+        if (ret)
+            return ret;
+    }
+    return 0;
+}
+
+int qcow2_write(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
+                unsigned count, uint64_t bytes)
+{
+    struct qcow2 *q = qcow2_of(l);
+    uint64_t done = 0;
+
+    while (done < bytes) {
+        struct plan p;
+        int ret;
+
+        mutex_lock(&q->lock);
+        ret = make_room(q);
+        if (!ret)
+            ret = make_plan(q, &p, offset + done, bytes - done);
+        mutex_unlock(&q->lock);
+        if (ret)
+            return ret;
+        if (p.place == IN_PLACE) {
+            ret = move(q->file, q->file->ops->write, p.host + (p.offset & (q->cluster_bytes - 1)),
+                       spans, count, done, p.bytes);
+            end_use(q, p.epoch);
+        } else {
+            ret = write_new(q, &p, spans, count, done);
+            mutex_lock(&q->lock);
+            ret = finish_new(q, &p, ret);
+            mutex_unlock(&q->lock);
+        }
+        if (ret)
+            return ret;
+        done += p.bytes;
+    }
+    return 0;
+}
+
+/* ---- zeroes ---- */
+
+/* What an entry becomes so that it reads as zeroes and needs no cluster; false: it
+ * cannot. */
+static bool zero_entry(const struct qcow2 *q, uint64_t guest, uint64_t entry, uint64_t *out)
+{
+    struct disk_layer *below = q->layer.below;
+    bool shows_below = below && guest << q->cluster_bits < below->bytes;
+
+    if (qcow2_kind_of(q, entry) == QCOW2_KIND_NONE && !shows_below)
+        *out = entry;
+    else if (q->version >= 3)
+        *out = QCOW2_ZERO;
+    else if (!shows_below)
+        *out = 0;
+    else
+        return false;
+    return true;
+}
+
+/* Whole clusters, of one slice at most; lock held. How many, or a negative errno. */
+static int64_t zero_some(struct qcow2 *q, uint64_t guest, uint64_t count)
+{
+    struct qcow2_slice *s;
+    unsigned index;
+    uint64_t n, entry;
+    int ret = qcow2_l2_get(q, guest, &s, &index);
+
+    if (ret)
+        return ret;
+    n = MIN(count, s ? q->l2_slice_entries - index : q->l2_entries - (guest & (q->l2_entries - 1)));
+    if (s)
+        qcow2_slice_put(s);
+    else if (!q->layer.below || guest << q->cluster_bits >= q->layer.below->bytes)
+        return (int64_t)n;
+    n = MIN(n, q->l2_slice_entries - index);
+    if (!zero_entry(q, guest, 0, &entry)) /* version 2: all alike */
+        return -EOPNOTSUPP;
+    for (;;) {
+        ret = qcow2_l2_own(q, guest, &s, &index);
+        if (ret)
+            return ret;
+        if (!qcow2_is_busy(q, guest, guest + n - 1))
+            break;
+        qcow2_slice_put(s);
+        qcow2_wait(q);
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t was = qcow2_l2_entry(s, index + (unsigned)i);
+
+        if (qcow2_kind_of(q, was) == QCOW2_KIND_WRONG || !zero_entry(q, guest + i, was, &entry)) {
+            qcow2_slice_put(s);
+            return -EIO;
+        }
+        if (entry == was)
+            continue;
+        qcow2_free_entry(q, was);
+        qcow2_l2_set(q, s, index + (unsigned)i, entry);
+    }
+    qcow2_slice_put(s);
+    return (int64_t)n;
+}
+
+static int zero_clusters(struct qcow2 *q, uint64_t guest, uint64_t count)
+{
+    int64_t n = 0;
+
+    for (; count && n >= 0; guest += (uint64_t)n, count -= (uint64_t)n) {
+        mutex_lock(&q->lock);
+        n = make_room(q);
+        if (!n)
+            n = zero_some(q, guest, count);
+        mutex_unlock(&q->lock);
+        if (n < 0)
+            return (int)n;
+    }
+    return 0;
+}
+
+/* Part of a cluster, by writing. */
+static int zero_part(struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    struct disk_span span = {NULL, bytes};
+    uint64_t run;
+    int ret;
+
+    if (!bytes || disk_layer_map(&q->layer, offset, bytes, &run) == DISK_MAP_ZERO)
+        if (!bytes || run == bytes)
+            return 0;
+    span.data = calloc(1, bytes);
+    if (!span.data)
+        return -ENOMEM;
+    ret = qcow2_write(&q->layer, offset, &span, 1, bytes);
+    free(span.data);
+    return ret;
+}
+
+int qcow2_zero(struct disk_layer *l, uint64_t offset, uint64_t bytes)
+{
+    struct qcow2 *q = qcow2_of(l);
+    uint64_t end = offset + bytes, first = align_up(offset, q->cluster_bytes);
+    uint64_t last = align_down(end, q->cluster_bytes);
+    int ret;
+
+    /* The disk's last cluster may be longer than the disk. */
+    if (end == l->bytes)
+        last = align_up(end, q->cluster_bytes);
+    if (first >= last)
+        return zero_part(q, offset, bytes);
+    ret = zero_clusters(q, first >> q->cluster_bits, (last - first) >> q->cluster_bits);
+    if (!ret)
+        ret = zero_part(q, offset, first - offset);
+    if (!ret && end > last)
+        ret = zero_part(q, last, end - last);
+    return ret;
+}
+
+/* Of whole clusters. Zeroes afterwards, which is what most guests hope for; version
+ * 2 on a backing file cannot say that, and keeps what there is. */
+int qcow2_discard(struct disk_layer *l, uint64_t offset, uint64_t bytes)
+{
+    struct qcow2 *q = qcow2_of(l);
+    uint64_t end = offset + bytes, first = align_up(offset, q->cluster_bytes);
+    uint64_t last = align_down(end, q->cluster_bytes);
+    int ret;
+
+    if (end == l->bytes)
+        last = align_up(end, q->cluster_bytes);
+    if (first >= last)
+        return 0;
+    ret = zero_clusters(q, first >> q->cluster_bits, (last - first) >> q->cluster_bits);
+    return ret == -EOPNOTSUPP ? 0 : ret;
+}
+
+/* Data clusters that the file has holes for: they read as zeroes. */
+int qcow2_preallocate(struct disk_layer *l, struct error *err)
+{
+    static const uint8_t zeroes[QCOW2_SECTOR];
+    struct qcow2 *q = qcow2_of(l);
+    uint64_t clusters = qcow2_clusters_of(q, q->header.virtual_bytes), done = 0, end = 0;
+    int ret = 0;
+
+    while (done < clusters && !ret) {
+        struct plan p;
+
+        mutex_lock(&q->lock);
+        ret = make_room(q);
+        if (!ret)
+            ret = make_plan(q, &p, done << q->cluster_bits, (clusters - done) << q->cluster_bits);
+        if (!ret && p.place != NEW)
+            ret = -EEXIST;
+        if (!ret)
+            ret = finish_new(q, &p, p.is_fresh ? 0 : -EOPNOTSUPP);
+        mutex_unlock(&q->lock);
+        if (!ret) {
+            done += p.clusters;
+            end = MAX(end, p.host + (p.clusters << q->cluster_bits));
+        }
+    }
+    if (!ret)
+        ret = qcow2_commit(q);
+    if (!ret && end)
+        ret = qcow2_write_file(q, end - QCOW2_SECTOR, zeroes, sizeof zeroes);
+    return ret ? error_set(err, ret, "disk %s: cannot preallocate: %s", q->name, strerror(-ret))
+               : 0;
+}

@@ -1,0 +1,302 @@
+/*
+ * vireo img convert. Interface: img.h.
+ *
+ * Threads take pieces of the disk in turn: each asks what is there, reads it,
+ * looks for zeroes, packs clusters where that is asked for, and writes. So
+ * reading, packing and writing overlap without a queue between them. Meanwhile the
+ * host is told to begin writing to its disk, so that little is left to wait for.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/host.h"
+#include "cli/img.h"
+
+enum { THREADS_MAX = 16, THREADS = 4 };
+
+#define PIECE_BYTES ((uint64_t)2 << 20) /* at least the largest cluster */
+
+struct converting {
+    struct img_target target;
+    struct img_options options;
+    enum disk_format format;
+    struct disk_layer *from, *to;
+    uint64_t bytes, sparse_bytes, cluster_bytes;
+    bool compress, is_zeroed;
+    unsigned threads;
+    struct img_job *job;
+
+    _Atomic uint64_t next;
+    struct mutex lock; /* guards err */
+    struct error err;
+    _Atomic int result;
+};
+
+static int fail(struct converting *c, int ret, const char *verb, uint64_t offset)
+{
+    mutex_lock(&c->lock);
+    if (!atomic_load(&c->result)) {
+        atomic_store(&c->result, ret);
+        error_set(&c->err, ret, "cannot %s at %llu: %s", verb, (unsigned long long)offset,
+                  strerror(-ret));
+    }
+    mutex_unlock(&c->lock);
+    return ret;
+}
+
+/* ---- zeroes ---- */
+
+static bool is_zero(const uint8_t *p, uint64_t bytes)
+{
+    /* The rest is equal to what is before it, if its start is zero. */
+    return !le64_get(p) && (bytes <= 8 || (!p[bytes / 2] && !memcmp(p, p + 8, bytes - 8)));
+}
+
+/* From `at` on: how far all is zero, or nothing is, by units. */
+static uint64_t run_of(const uint8_t *p, uint64_t at, uint64_t bytes, uint64_t unit, bool *zero)
+{
+    uint64_t end = MIN(at + unit, bytes);
+
+    *zero = is_zero(p + at, end - at);
+    while (end < bytes && is_zero(p + end, MIN(unit, bytes - end)) == *zero)
+        end += MIN(unit, bytes - end);
+    return end - at;
+}
+
+/* ---- one piece ---- */
+
+static int write_data(struct converting *c, uint64_t offset, const uint8_t *data, uint64_t bytes)
+{
+    struct disk_span span = {(void *)(uintptr_t)data, bytes};
+    int ret = c->to->ops->write(c->to, offset, &span, 1, bytes);
+
+    return ret ? fail(c, ret, "write", offset) : 0;
+}
+
+static int write_zeroes(struct converting *c, uint64_t offset, uint64_t bytes)
+{
+    int ret = c->is_zeroed ? 0 : disk_layer_zero(c->to, offset, bytes);
+
+    return ret ? fail(c, ret, "write", offset) : 0;
+}
+
+static int write_sparse(struct converting *c, uint64_t offset, const uint8_t *data, uint64_t bytes)
+{
+    int ret = 0;
+
+    if (!c->sparse_bytes)
+        return write_data(c, offset, data, bytes);
+    for (uint64_t at = 0, n; at < bytes && !ret; at += n) {
+        bool zero;
+
+        n = run_of(data, at, bytes, c->sparse_bytes, &zero);
+        ret = zero ? write_zeroes(c, offset + at, n) : write_data(c, offset + at, data + at, n);
+    }
+    return ret;
+}
+
+static int write_packed(struct converting *c, uint64_t offset, const uint8_t *data, uint64_t bytes,
+                        uint8_t *room)
+{
+    int ret = 0;
+
+    for (uint64_t at = 0; at < bytes && !ret; at += c->cluster_bytes) {
+        uint64_t n = MIN(c->cluster_bytes, bytes - at);
+        size_t packed;
+
+        if (is_zero(data + at, n))
+            continue;
+        /* The buffer has zeroes behind the end of the disk. */
+        packed = qcow2_compress(c->to, data + at, room, c->cluster_bytes);
+        if (packed)
+            ret = qcow2_write_compressed(c->to, offset + at, room, packed);
+        else
+            ret = write_data(c, offset + at, data + at, n);
+        if (ret)
+            fail(c, ret, "write", offset + at);
+    }
+    return ret;
+}
+
+/* Reads what is data; zero: nothing is. */
+static int read_piece(struct converting *c, uint64_t offset, uint8_t *buffer, uint64_t bytes,
+                      bool *zero)
+{
+    *zero = true;
+    for (uint64_t at = 0, run; at < bytes; at += run) {
+        struct disk_span span;
+        int kind = disk_layer_map(c->from, offset + at, bytes - at, &run);
+
+        if (kind < 0)
+            return fail(c, kind, "read", offset + at);
+        if (kind == DISK_MAP_ZERO) {
+            memset(buffer + at, 0, run);
+            continue;
+        }
+        *zero = false;
+        span = (struct disk_span){buffer + at, run};
+        kind = c->from->ops->read(c->from, offset + at, &span, 1, run);
+        if (kind)
+            return fail(c, kind, "read", offset + at);
+    }
+    return 0;
+}
+
+static int convert_piece(struct converting *c, uint64_t offset, uint8_t *buffer, uint8_t *room)
+{
+    uint64_t bytes = MIN(PIECE_BYTES, c->bytes - offset);
+    bool zero;
+    int ret = read_piece(c, offset, buffer, bytes, &zero);
+
+    if (ret)
+        return ret;
+    if (zero && c->sparse_bytes)
+        return c->compress ? 0 : write_zeroes(c, offset, bytes);
+    memset(buffer + bytes, 0, PIECE_BYTES - bytes);
+    return c->compress ? write_packed(c, offset, buffer, bytes, room)
+                       : write_sparse(c, offset, buffer, bytes);
+}
+
+/* A large hole of the source costs one question. */
+static uint64_t skip_zeroes(struct converting *c, uint64_t offset)
+{
+    uint64_t run;
+
+    if (!c->is_zeroed || !c->sparse_bytes ||
+        disk_layer_map(c->from, offset, c->bytes - offset, &run) != DISK_MAP_ZERO)
+        return 0;
+    return run == c->bytes - offset ? run : align_down(run, PIECE_BYTES);
+}
+
+static void *convert_main(void *arg)
+{
+    struct converting *c = arg;
+    uint8_t *buffer = aligned_alloc(4096, PIECE_BYTES), *room = malloc(PIECE_BYTES);
+
+    if (!buffer || !room)
+        fail(c, -ENOMEM, "read", 0);
+    while (!atomic_load(&c->result) && !atomic_load(&c->job->cancel)) {
+        uint64_t at, zeroes;
+
+        /* Taking the next piece, and holes before it. */
+        mutex_lock(&c->lock);
+        at = atomic_load(&c->next);
+        while (at < c->bytes && (zeroes = skip_zeroes(c, at))) {
+            at += zeroes;
+            atomic_fetch_add(&c->job->done, zeroes);
+        }
+        atomic_store(&c->next, at + PIECE_BYTES);
+        mutex_unlock(&c->lock);
+        if (at >= c->bytes || convert_piece(c, at, buffer, room))
+            break;
+        atomic_fetch_add(&c->job->done, MIN(PIECE_BYTES, c->bytes - at));
+    }
+    free(buffer);
+    free(room);
+    return NULL;
+}
+
+/* ---- all ---- */
+
+static int run_convert(struct img_job *job, struct error *err)
+{
+    struct converting *c = job->ctx;
+    struct thread thread[THREADS_MAX];
+    unsigned started = 0;
+    int ret = img_make(&c->target, c->format, &c->options, &c->to, err);
+
+    if (ret)
+        return ret;
+    if (c->format == DISK_FORMAT_QCOW2)
+        c->cluster_bytes = BIT(c->options.qcow2.cluster_bits);
+    c->is_zeroed = !c->target.is_device || c->format == DISK_FORMAT_QCOW2;
+    atomic_store(&job->total, c->bytes);
+    while (started + 1 < c->threads &&
+           thread_start(&thread[started], "convert", convert_main, c) == 0)
+        started++;
+    convert_main(c);
+    for (unsigned n = 0; n < started; n++)
+        thread_join(&thread[n]);
+    ret = atomic_load(&c->result);
+    if (!ret)
+        ret = c->to->ops->flush(c->to);
+    else
+        *err = c->err;
+    disk_layer_destroy(c->to);
+    return ret && !err->text[0] ? error_set(err, ret, "cannot write: %s", strerror(-ret)) : ret;
+}
+
+static int parse_ways(struct converting *c, const struct img_args *a, struct error *err)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+    c->sparse_bytes = 4096;
+    c->compress = a->compress;
+    c->threads = a->threads ? (unsigned)a->threads
+                            : (unsigned)MIN(MAX(processors, a->compress ? 1 : 2),
+                                            a->compress ? THREADS_MAX : THREADS);
+    if (a->sparse && (!cli_parse_size(a->sparse, &c->sparse_bytes) ||
+                      c->sparse_bytes % DISK_SECTOR_BYTES || c->sparse_bytes > PIECE_BYTES))
+        return error_set(err, -EINVAL, "img convert: -S is 0 or a size from 512 to 2M");
+    if (a->cache && strcmp(a->cache, "unsafe") && strcmp(a->cache, "writeback"))
+        return error_set(err, -EINVAL, "img convert: -t is writeback or unsafe");
+    if (a->compress && c->format != DISK_FORMAT_QCOW2)
+        return error_set(err, -EINVAL, "img convert: -c needs -O qcow2");
+    if (a->compress && c->options.prealloc)
+        return error_set(err, -EINVAL,
+                         "img convert: compressed clusters cannot be preallocated: leave out one");
+    return 0;
+}
+
+static int prepare(struct converting *c, const struct img_args *a, struct error *err)
+{
+    int ret = img_format_of(a->output_format ? a->output_format : "raw", &c->format, err);
+
+    if (!ret && c->format == DISK_FORMAT_AUTO)
+        ret = error_set(err, -EINVAL, "img convert: give -O raw or -O qcow2");
+    if (!ret)
+        ret = img_options_parse(&c->options, a->options, c->format, err);
+    if (!ret && (c->options.backing[0] || c->options.qcow2.virtual_bytes))
+        ret = error_set(err, -EINVAL,
+                        "img convert makes a whole image: leave out backing_file and size");
+    if (!ret)
+        ret = parse_ways(c, a, err);
+    if (ret)
+        return ret;
+    c->from = img_open(a->word[0], a->format, true, false, err);
+    if (!c->from)
+        return -EINVAL;
+    c->bytes = c->options.qcow2.virtual_bytes = c->from->bytes;
+    return img_target_open(&c->target, a->word[1], err);
+}
+
+int img_convert(int argc, char **argv, struct img_job *job, struct error *err)
+{
+    struct converting c = {.target.fd = -1, .job = job};
+    struct img_args a;
+    int ret = img_args_parse(&a, argc, argv, "f:O:o:cS:m:t:qpW", "convert", err);
+
+    if (ret)
+        return ret;
+    if (a.words != 2)
+        return error_set(err, -EINVAL, "img convert: give an image and the name of the new one");
+    mutex_init(&c.lock);
+    ret = prepare(&c, &a, err);
+    if (!ret) {
+        job->verb = "converting";
+        job->quiet = a.quiet;
+        job->run = run_convert;
+        job->ctx = &c;
+        ret = img_job_run(job, err);
+    }
+    disk_layer_destroy(c.from);
+    if (!ret && !job->signal)
+        ret = img_target_finish(&c.target, !a.cache || strcmp(a.cache, "unsafe"), err);
+    else
+        img_target_discard(&c.target);
+    mutex_destroy(&c.lock);
+    return ret;
+}
