@@ -34,6 +34,7 @@ enum log_level {
     X(PCI, "pci")                                                                                  \
     X(DISK, "disk")                                                                                \
     X(VIRTIO, "virtio")                                                                            \
+    X(NET, "net")                                                                                  \
     X(PM, "pm")                                                                                    \
     X(INPUT, "input")                                                                              \
     X(FWCFG, "fwcfg")                                                                              \

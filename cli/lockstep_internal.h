@@ -10,6 +10,7 @@
 #include "base/host.h"
 #include "cli/cards.h"
 #include "cli/disks.h"
+#include "cli/nets.h"
 #include "cli/lockstep.h"
 #include "cpu/x86/vcpu.h"
 #include "vm/state.h"
@@ -28,6 +29,7 @@ struct lockstep_side {
     struct pc *pc;
     struct char_backend *serial;
     struct cli_disks disks;
+    struct cli_nets nets;
     struct cli_cards cards;
     bool speaks; /* its output goes to the user */
     struct state_hash output;

@@ -51,6 +51,8 @@ static int side_create(struct lockstep *l, struct lockstep_side *s, unsigned whi
     board.com[0] = s->serial;
     r = config->disks ? cli_disks_open(&s->disks, config->disks, true, s->vm, &board, err) : 0;
     if (!r && config->disks)
+        r = cli_nets_open(&s->nets, config->disks, s->vm, &board, err);
+    if (!r && config->disks)
         r = cli_cards_add(&s->cards, config->disks, NULL, &board, err);
     if (!r)
         r = pc_create(s->vm, &board, &s->pc, err);
@@ -93,6 +95,7 @@ void lockstep_pair_destroy(struct lockstep_pair *p)
         if (s->serial)
             char_destroy(s->serial); /* its timer is the machine's */
         cli_disks_close(&s->disks);
+        cli_nets_close(&s->nets);
         vm_destroy(s->vm);
     }
     memset(p, 0, sizeof *p);

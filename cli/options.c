@@ -11,6 +11,7 @@
 #include "board/pc.h"
 #include "cli/cards.h"
 #include "cli/disks.h"
+#include "cli/nets.h"
 #include "cli/options.h"
 #include "cpu/x86/vcpu.h"
 #include "vm/vm.h"
@@ -40,6 +41,11 @@ const struct cli_option cli_run_options[] = {
      "command line is one too"},
     {"cdrom", "FILE", CLI_LIST, FIELD(cdrom), 0, 0, "an image",
      "a CD or DVD drive with that ISO image; may be repeated"},
+    {"net", "WHAT", CLI_LIST, FIELD(net), 0, 0, "user, tap,name=NAME or none",
+     "a network card: user (NAT and DHCP without root, the default) with\n"
+     ",forward=tcp:[ADDRESS:]PORT:GUESTPORT, ,restrict, ,tftp=DIR,\n"
+     ",bootfile=NAME; tap,name=NAME; or none; after each ,mac=ADDRESS,\n"
+     ",model=e1000, ,rom=FILE; may be repeated: docs/NETWORK.md"},
     {"memory", "SIZE", CLI_SIZE, FIELD(memory_bytes), PC_MIN_MEMORY, PC_MAX_MEMORY,
      "a size from 2M to 64G, such as 512M", "guest memory, with K, M or G (512M)"},
     {"cpus", "N", CLI_NUMBER, FIELD(cpus), 1, VM_MAX_VCPUS, "a number from 1 to 64",
@@ -322,6 +328,8 @@ static int check_run(const struct cli_options *o, struct error *err)
 
     if (r == 0)
         r = cli_cards_check(o, err);
+    if (r == 0)
+        r = cli_nets_check(o, err);
     if (r < 0)
         return r;
     if (o->console && !strcmp(o->console, "stdio") &&

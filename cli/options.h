@@ -57,6 +57,7 @@ struct cli_options {
     struct cli_list device;
     struct cli_list disk;
     struct cli_list cdrom;
+    struct cli_list net;
     bool no_reboot;
     bool deterministic;
     uint64_t seed;

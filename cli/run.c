@@ -16,6 +16,7 @@
 #include "board/pc.h"
 #include "cli/cards.h"
 #include "cli/disks.h"
+#include "cli/nets.h"
 #include "cli/run.h"
 #include "cli/terminal.h"
 #include "cpu/x86/vcpu.h"
@@ -36,6 +37,7 @@ struct run {
     struct cli_cards cards;
     struct display_terminal *display; /* or NULL */
     struct cli_disks disks;
+    struct cli_nets nets;
 };
 
 static void log_sink(void *ctx, enum log_area area, enum log_level level, const char *line)
@@ -203,6 +205,8 @@ static int create_board(struct run *r, struct error *err)
     }
     ret = cli_disks_open(&r->disks, r->options, false, r->vm, &config, err);
     if (!ret)
+        ret = cli_nets_open(&r->nets, r->options, r->vm, &config, err);
+    if (!ret)
         ret = cli_cards_add(&r->cards, r->options, r->console, &config, err);
     if (ret)
         return ret;
@@ -288,6 +292,7 @@ static void report_stats(struct run *r)
         if (c->engine_ops->report)
             c->engine_ops->report(c, report_line, r);
     }
+    cli_nets_report(&r->nets, report_line, r);
 }
 
 static int run_machine(struct run *r, struct error *err)
@@ -338,6 +343,7 @@ int cli_run(const struct cli_options *o, int *by_signal, struct error *err)
     }
     /* They still need the machine's loop and log. */
     cli_disks_close(&r.disks);
+    cli_nets_close(&r.nets);
     char_destroy(r.serial);
     if (r.console)
         char_destroy(r.console);

@@ -6,9 +6,9 @@
 set -u
 
 build_packages=(gcc libc6-dev meson ninja-build pkg-config python3 libzydis-dev libzycore-dev
-    libuv1-dev libpng-dev zlib1g-dev libzstd-dev acpica-tools)
+    libuv1-dev libpng-dev zlib1g-dev libzstd-dev libslirp-dev acpica-tools)
 # cpio and gzip pack the initramfs; dpkg-deb and apt-get fetch the guests.
-run_packages=(busybox-static cpio gzip xz-utils ca-certificates seabios)
+run_packages=(busybox-static cpio gzip xz-utils ca-certificates seabios ipxe-qemu)
 # GRUB's rescue CD is made by the tests.
 grub_packages=(grub-common grub-pc-bin grub-efi-amd64-bin mtools)
 check_packages=(libcmocka-dev nasm qemu-system-x86 qemu-utils gcc-multilib make ovmf xorriso

@@ -151,7 +151,8 @@ class Machines:
                     "-nodefaults", "-no-user-config", "-monitor", "none", "-serial", "stdio",
                     "-no-reboot", "-kernel", KERNEL, "-initrd", initrd, "-append", append]
         return [self.vireo, "run", "--engine", engine, "--memory", memory, "--cpus", str(cpus),
-                "--no-reboot", "--kernel", KERNEL, "--initrd", initrd, "--append", append, *self.extra]
+                "--net", "none", "--no-reboot", "--kernel", KERNEL, "--initrd", initrd, "--append", append,
+                *self.extra]
 
     def rows(self, engine, names, patience_s, milliseconds=200, repeats=3):
         """Runs rows; a machine that dies or hangs loses one row, not all."""

@@ -99,6 +99,8 @@ def boot_menu_file():
 
 def vireo_command(options):
     words = list(VIREO_RUN)
+    if not any(name == "net" for name, _ in options):
+        words += ["--net", "none"]
     for name, value in options:
         words.append("--" + name)
         if value is not None:

@@ -87,8 +87,8 @@ def command(arguments, image, want):
         return ["bochs", "-q", "-f", image + ".rc"]
     return [
         arguments.vireo, "lockstep" if arguments.lockstep else "run", "--firmware", image,
-        "--device", "debug-exit", "--serial", "none", "--memory", "128M", "--no-reboot", "--engine", arguments.engine, "--log",
-        "firmware=debug",
+        "--device", "debug-exit", "--serial", "none", "--memory", "128M", "--no-reboot", "--net", "none",
+        "--engine", arguments.engine, "--log", "firmware=debug",
     ] + (["--jit-threshold", "0"] if arguments.at_once else []) + want["vireo"]
 
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "cli/disks.h"
+#include "cli/nets.h"
 #include "cli/options.h"
 
 static void sizes(void **state)
@@ -143,6 +144,68 @@ static void commands(void **state)
     assert_int_equal(o.command, CLI_VERSION);
 }
 
+static void nets(void **state)
+{
+    static struct cli_net_spec n;
+    static const char *const wrong[] = {
+        "",
+        "users",
+        "user,",
+        "user,name=tap0",
+        "tap",
+        "tap,name=",
+        "tap,name=0123456789abcdef",
+        "tap,restrict",
+        "user,model=",
+        "user,model=ne2000",
+        "user,mac=",
+        "user,mac=01:00:00:00:00:01", /* of a group */
+        "user,mac=02:00:00:00:00",
+        "user,mac=02:00:00:00:00:0g",
+        "user,mac=02-00-00-00-00-00",
+        "user,forward=",
+        "user,forward=tcp",
+        "user,forward=tcp:22",
+        "user,forward=sctp:1:2",
+        "user,forward=tcp:0:2",
+        "user,forward=tcp:1:65536",
+        "user,forward=tcp:1:2:3:4:5",
+        "user,forward=tcp:1.2.3:1:2",
+        "user,forward=tcp:1.2.3.256:1:2",
+        "user,forward=tcp:1:2:",
+        "none,restrict",
+    };
+    struct cli_options o;
+    struct error err;
+
+    assert_int_equal(cli_net_parse("user", &n, &err), 0);
+    assert_true(n.kind == CLI_NET_USER && !n.is_restricted && !n.forward_count);
+    assert_int_equal(cli_net_parse("user,forward=tcp:2222:22,forward=udp:1.2.3.4:53:5353,restrict,"
+                                   "mac=02:aB:00:00:00:01,model=e1000",
+                                   &n, &err),
+                     0);
+    assert_int_equal(n.forward_count, 2);
+    assert_memory_equal(n.forward[0].host, "\x7f\0\0\x01", 4);
+    assert_true(n.forward[0].protocol == NET_TCP && n.forward[0].host_port == 2222 &&
+                n.forward[0].guest_port == 22);
+    assert_memory_equal(n.forward[1].host, "\1\2\3\4", 4);
+    assert_true(n.forward[1].protocol == NET_UDP && n.forward[1].guest_port == 5353);
+    assert_true(n.is_restricted && n.model_given && n.mac_given);
+    assert_memory_equal(n.mac, "\x02\xab\0\0\0\x01", 6);
+    assert_int_equal(cli_net_parse("tap,name=tap0", &n, &err), 0);
+    assert_string_equal(n.tap, "tap0");
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        err.text[0] = '\0';
+        if (cli_net_parse(wrong[i], &n, &err) != -EINVAL || !err.text[0] || strchr(err.text, '\n'))
+            fail_msg("'%s' is taken, or told with '%s'", wrong[i], err.text);
+    }
+    assert_int_equal(PARSE(&o, &err, "run", "a.img", "--net", "user", "--net", "none"), -EINVAL);
+    assert_int_equal(PARSE(&o, &err, "run", "a.img", "--deterministic", "--net", "user"), -EINVAL);
+    assert_int_equal(PARSE(&o, &err, "run", "a.img", "--deterministic", "--net", "none"), 0);
+    assert_int_equal(PARSE(&o, &err, "run", "a.img", "--net", "user", "--net", "tap,name=t"), 0);
+    assert_int_equal(o.net.count, 2);
+}
+
 static void disks(void **state)
 {
     static struct cli_disk_spec d;
@@ -230,7 +293,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes),    cmocka_unit_test(defaults), cmocka_unit_test(everything),
-        cmocka_unit_test(commands), cmocka_unit_test(disks), cmocka_unit_test(mistakes), cmocka_unit_test(lists_are_bounded),
+        cmocka_unit_test(commands), cmocka_unit_test(nets), cmocka_unit_test(disks), cmocka_unit_test(mistakes), cmocka_unit_test(lists_are_bounded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,7 +46,7 @@ def run(kernel, append, modules, *more):
             words += ["-initrd", ",".join(modules)]
     else:
         words = [VIREO, "run", "--engine", ENGINE, "--memory", "64M", "--device", "debug-exit",
-                 "--no-reboot", "--kernel", kernel, "--append", append, *more]
+                 "--no-reboot", "--net", "none", "--kernel", kernel, "--append", append, *more]
         for module in modules:
             words += ["--initrd", module]
     result = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT)
