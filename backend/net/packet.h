@@ -31,28 +31,6 @@ struct packet {
     uint32_t end;      /* of the IP packet; the frame may be longer */
 };
 
-static inline uint16_t be16_get(const uint8_t *p)
-{
-    return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static inline void be16_put(uint8_t *p, uint16_t v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-
-static inline uint32_t be32_get(const uint8_t *p)
-{
-    return (uint32_t)be16_get(p) << 16 | be16_get(p + 2);
-}
-
-static inline void be32_put(uint8_t *p, uint32_t v)
-{
-    be16_put(p, (uint16_t)(v >> 16));
-    be16_put(p + 2, (uint16_t)v);
-}
-
 /* False: neither IPv4 nor IPv6, or damaged. whole: the lengths in the headers
  * are believed, else (TCP to be segmented, some drivers leave them out) what
  * there is counts. */
