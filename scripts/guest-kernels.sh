@@ -37,11 +37,12 @@ kernel() {
     rm -rf "$guests/unpacked/$package-$arch"
 }
 
-# The full kernel, which has AHCI, and the modules that tests use in a layer over
+# The full kernel, which has AHCI, NVMe and virtio, and the modules that tests use in a layer over
 # an initramfs: layers/disk. The package is kept for more of them.
 amd64() {
     local package=$guests/unpacked/linux-image-amd64
-    [ -e "$guests/vmlinuz-amd64" ] && [ -e "$guests/layers/disk/modules/order" ] && return
+    [ -e "$guests/vmlinuz-amd64" ] && grep -qs "^virtio_blk\$" "$guests/layers/disk/modules/order" &&
+        return
     apt_for amd64 true || fail "no package lists for amd64: check the network"
     local name
     name=$(kernel_behind amd64 linux-image-amd64)
@@ -50,7 +51,7 @@ amd64() {
     rm -rf "$package" && mv "$guests/unpacked/$name-amd64" "$package" || fail "cannot move $name"
     mkdir -p "$guests/layers"
     scripts/guest-modules.py "$package" "$guests/layers/disk" ahci sd_mod sr_mod isofs ext4 \
-        crc32c_generic 'crc32c-intel?' || fail "modules are missing in $name"
+        crc32c_generic 'crc32c-intel?' nvme virtio_pci virtio_blk || fail "modules are missing in $name"
     cp "$package"/boot/vmlinuz-* "$guests/vmlinuz-amd64.new" &&
         mv "$guests/vmlinuz-amd64.new" "$guests/vmlinuz-amd64" || fail "no kernel in $name"
 }

@@ -182,14 +182,17 @@ class Machines:
                   cpus=2)
         return result
 
-    def once(self, result, engine, settings, patience_s, cpus=1, initrd=INITRD, memory=MEMORY):
-        """One start, into result. Why it stopped, where it did not end."""
+    def once(self, result, engine, settings, patience_s, cpus=1, initrd=INITRD, memory=MEMORY,
+             command=None):
+        """One start, into result. Why it stopped, where it did not end. command(append):
+        what is started instead."""
         words = ["%s=%s" % item for item in settings.items()]
         if engine == "native":
             command, environment = [PROGRAM], {**os.environ, **{k: str(v) for k, v in settings.items()}}
         else:
             append = " ".join(["console=ttyS0 quiet", *words])
-            command, environment = self.command(engine, initrd, append, memory, cpus), None
+            command = command(append) if command else self.command(engine, initrd, append, memory, cpus)
+            environment = None
         log = os.path.join(WORK, "log-%s.txt" % engine)
         result.ended = False
         with open(log, "wb") as errors:

@@ -10,6 +10,7 @@ TITLES = {
     "tcg": "One guest on all engines",
     "programs": "Programs of Debian in the guest",
     "smp": "Two processors",
+    "disks": "Disks",
     "bochs": "The interpreter beside Bochs",
     "idle": "An idle guest",
     "memory": "Memory",
