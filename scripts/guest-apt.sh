@@ -3,6 +3,7 @@
 # of our own: they are unpacked under build/guests, never installed, and the
 # host's package database is left alone.
 #
+# takes: $lock, the name of a lock of one's own (.lock)
 # gives: $guests (build/guests, locked), $release, fail, say,
 #        apt_for ARCH COMMAND..., download ARCH PACKAGE,
 #        download_with_dependencies PACKAGE... OUT
@@ -24,8 +25,8 @@ say() {
 
 mkdir -p "$guests" || fail "cannot make $guests"
 # Two runs side by side (make run beside make check) take turns.
-exec 9>"$guests/.lock"
-flock 9 || fail "cannot lock $guests/.lock"
+exec 9>"$guests/${lock:=.lock}"
+flock 9 || fail "cannot lock $guests/$lock"
 
 # apt_for ARCH COMMAND...: apt-get or apt-cache with lists, cache and status of
 # their own, for one architecture; mirrors and keys are the host's.

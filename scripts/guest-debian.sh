@@ -2,6 +2,7 @@
 # Makes a disk with Debian 12 as people install it: the standard kernel,
 # systemd, GRUB for BIOS and for UEFI. It is build/guests/debian.img (sparse);
 # user root, password vireo; consoles on the screen and the first serial port.
+# It is made anew when this recipe changes: who works in it should copy it.
 #
 # No loop devices and no root are needed: mmdebstrap fills the root, mke2fs
 # makes a file system of it, and GRUB's parts are put where the firmwares look.
@@ -14,14 +15,19 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
+# It takes minutes: those who want a kernel need not wait for it.
+# shellcheck disable=SC2034
+lock=.lock-debian
 . scripts/guest-apt.sh
 
 PATH=$PATH:/usr/sbin:/sbin
 parts=$PWD/scripts/debian
 image=$guests/debian.img
-root=$guests/debian-root.ext4
 work=$guests/debian.work
-packages=linux-image-amd64,systemd-sysv,dbus,udev,kmod,e2fsprogs,fdisk,util-linux,login,fio,pciutils
+root=$work/root.ext4
+stamp=$guests/debian.recipe
+# zstd is what Debian's installer brings: the initramfs is packed with it then.
+packages=linux-image-amd64,systemd-sysv,dbus,udev,kmod,e2fsprogs,fdisk,util-linux,login,zstd,fio,pciutils
 root_mib=1900
 # In sectors of 512 bytes.
 bios_first=2048
@@ -31,15 +37,29 @@ efi_count=65536
 root_first=69632
 sectors=$((root_first + (root_mib + 1) * 2048))
 
+# Some of what mmdebstrap says of its steps.
+progress() {
+    local line
+    while read -r line; do
+        case $line in
+        "I: downloading"* | "I: extracting"* | "I: installing"* | "I: creating"*) say "${line#I: }" ;;
+        esac
+    done
+}
+
 make_root() {
     local make as_root=()
-    say "installing Debian 12 on a disk (300 MB to download, some minutes)"
-    mmdebstrap --quiet --variant=minbase --include="$packages" \
-        --customize-hook="$parts/customize.sh" "$release" "$work/root.tar" \
-        >"$work/mmdebstrap.log" 2>&1 || {
+    say "installing Debian 12 on a disk (300 MB to download, 2 to 5 minutes)"
+    # A crash of the host loses nothing here: no flush for each file.
+    mmdebstrap --variant=minbase --include="$packages" --dpkgopt=force-unsafe-io \
+        --essential-hook="$parts/prepare.sh" --customize-hook="$parts/customize.sh" \
+        "$release" "$work/root.tar" 2>&1 >"$work/mmdebstrap.out" |
+        tee "$work/mmdebstrap.log" | progress
+    [ "${PIPESTATUS[0]}" -eq 0 ] || {
         tail -5 "$work/mmdebstrap.log" >&2
         fail "mmdebstrap failed (see $work/mmdebstrap.log): check the network"
     }
+    say "making a file system of it"
     # Files must have their owners when the file system is made of them.
     # shellcheck disable=SC2016
     make='mkdir "$0/root" && tar -C "$0/root" --exclude="./dev/*" -xf "$0/root.tar" &&
@@ -49,7 +69,6 @@ make_root() {
         tail -5 "$work/mke2fs.log" >&2
         fail "cannot make the file system (see $work/mke2fs.log)"
     }
-    mv "$work/root.ext4" "$root" || fail "cannot write $root"
 }
 
 make_disk() {
@@ -75,12 +94,14 @@ TABLE
         mv "$disk" "$image" || fail "cannot make $image"
 }
 
-[ -e "$image" ] && exit 0
+recipe=$(cat scripts/guest-debian.sh "$parts"/* | sha256sum)
+[ -e "$image" ] && [ "$recipe" = "$(cat "$stamp" 2>/dev/null)" ] && exit 0
+[ -e "$image" ] && say "the recipe of build/guests/debian.img has changed"
 scripts/setup.sh debian || exit 1
 rm -rf "$work"
 mkdir -p "$work" || fail "cannot make $work"
-# The long part is kept, should the rest fail.
-[ -e "$root" ] || make_root
+make_root
 make_disk
-rm -rf "$work" "$root"
+echo "$recipe" >"$stamp" || fail "cannot write $stamp"
+rm -rf "$work"
 say "build/guests/debian.img is there: vireo run build/guests/debian.img"

@@ -27,8 +27,11 @@ case $goal in
 debian) wanted=("${debian_packages[@]}") ;;
 build) ;;
 run) wanted+=("${run_packages[@]}") ;;
-check) wanted+=("${run_packages[@]}" "${check_packages[@]}") ;;
-bench) wanted+=("${run_packages[@]}" "${check_packages[@]}" "${bench_packages[@]}") ;;
+check) wanted+=("${run_packages[@]}" "${check_packages[@]}" "${debian_packages[@]}") ;;
+bench)
+    wanted+=("${run_packages[@]}" "${check_packages[@]}" "${debian_packages[@]}"
+        "${bench_packages[@]}")
+    ;;
 *) fail "unknown goal '$goal': build, run, check, bench or debian" ;;
 esac
 

@@ -1,15 +1,18 @@
 #!/bin/bash
-# What takes too long for `make check`: the suite under the sanitizers, saved
-# and loaded machines at many points, whole boots on two engines in lockstep,
-# many stressors, selftests and a Debian userland in the guest, then random
-# instructions, blocks and programs on the host processor and on both engines,
-# and hostile guests, with new seeds until the time is over.
+# What takes too long for `make check`: the suite under the sanitizers, its
+# longer tests, saved and loaded machines at many points, whole boots on two
+# engines in lockstep, many stressors, selftests and a Debian userland in the
+# guest, then random instructions, blocks and programs on the host processor and
+# on both engines, and hostile guests, with new seeds until the time is over.
 #
 # usage: scripts/soak.sh SECONDS
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
+scripts/guest-debian.sh || exit 1
 scripts/sanitizers.sh || exit 1
+# What `make check` leaves out for its time.
+meson test -C build --no-rebuild --print-errorlogs -t 2 --suite soak || exit 1
 tests/state/soak.sh build/state_test 1 jit interp,jit || exit 1
 python3 tests/guest/run_flat.py --engine jit --lockstep || exit 1
 python3 tests/guest/run_flat.py --engine jit --lockstep --at-once || exit 1

@@ -257,6 +257,7 @@ static const struct state_field port_fields[] = {
     STATE_INT(struct ahci_port, halted),
     STATE_INT(struct ahci_port, soft_reset),
     STATE_INT(struct ahci_port, has_signature),
+    STATE_INT(struct ahci_port, next_order),
     STATE_BYTES(struct ahci_port, state),
     STATE_END,
 };

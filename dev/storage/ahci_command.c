@@ -228,6 +228,8 @@ static void submit_next(struct ahci_slot *slot)
         r->bytes = s->range_bytes;
         r->prepare = NULL;
     }
+    if (!s->deadline_ns)
+        s->order = p->next_order++;
     disk_submit(p->device.disk, r);
     s->deadline_ns = r->deadline_ns;
 }
@@ -566,6 +568,25 @@ static bool slot_is_possible(const struct ahci_port *p, const struct ahci_slot_s
     }
 }
 
+/* In the order in which they were submitted at first. */
+static void resume(struct ahci_port *p)
+{
+    uint32_t left = 0;
+
+    for (unsigned n = 0; n < AHCI_SLOTS; n++)
+        if (p->state[n].busy == SLOT_BUSY)
+            left |= 1u << n;
+    while (left) {
+        unsigned first = (unsigned)__builtin_ctz(left);
+
+        for (unsigned n = first + 1; n < AHCI_SLOTS; n++)
+            if (left >> n & 1 && p->state[n].order < p->state[first].order)
+                first = n;
+        left &= ~(1u << first);
+        submit_next(&p->slot[first]);
+    }
+}
+
 int ahci_port_restored(struct ahci_port *p)
 {
     for (unsigned n = 0; n < AHCI_SLOTS; n++) {
@@ -577,8 +598,6 @@ int ahci_port_restored(struct ahci_port *p)
     for (unsigned n = 0; n < AHCI_SLOTS; n++)
         if (!slot_is_possible(p, &p->state[n]))
             return -EINVAL;
-    for (unsigned n = 0; n < AHCI_SLOTS; n++)
-        if (p->state[n].busy == SLOT_BUSY)
-            submit_next(&p->slot[n]);
+    resume(p);
     return 0;
 }

@@ -167,6 +167,7 @@ struct ahci_slot_state {
     uint64_t range_bytes; /* .. and how long that is, 0: none */
     uint64_t bytes, moved;
     uint64_t deadline_ns;
+    uint64_t order; /* of requests that are due at once: as they were submitted */
 };
 
 enum { SLOT_FREE, SLOT_BUSY, SLOT_STOPPED };
@@ -195,6 +196,7 @@ struct ahci_port {
     bool halted;        /* a fatal error: until ST falls */
     bool soft_reset;    /* SRST is set in the device's control register */
     bool has_signature; /* a D2H FIS that waits for FRE */
+    uint64_t next_order;
     struct ahci_slot_state state[AHCI_SLOTS];
 
     struct ahci_slot slot[AHCI_SLOTS];

@@ -289,6 +289,8 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
     c->s.reg[X86_RIP] = rip;
     if (wants_out(c)) {
         jit_sample(j, l->from);
+        if (l->to && l->to != l->from)
+            jit_sample(j, l->to);
         return leave_for(c, LEAVE_EVENT);
     }
     u = unit_here(c, &page, &why);

@@ -2,9 +2,9 @@
  * From guest bytes to a unit of host code.
  *
  * A unit is a run of instructions without a gap: it goes on behind a few
- * conditional jumps that are not taken, unless a unit is there already, and ends
- * with any other transfer of control, at the page's end, or when it is long
- * enough. One entry, many exits.
+ * conditional jumps that are not taken, unless a unit is there already (and the
+ * place is not hot), and ends with any other transfer of control, at the page's
+ * end, or when it is long enough. One entry, many exits.
  *
  * What is not emitted is called: the instruction's handler, with everything in
  * its place in memory. So any instruction may be in a unit.
@@ -23,6 +23,8 @@
 
 /* Conditional jumps that a unit goes on behind, and the last one. */
 #define UNIT_MAX_JUMPS 3
+/* Where events found it: it may be a loop that is entered in its middle, too. */
+#define HOT_UNIT_MAX_JUMPS 8
 
 /* How far the end of a small loop jumps back from its unit's start, at most. */
 #define LOOP_REACH 256
@@ -75,6 +77,7 @@ static unsigned decode(struct tr *t, const uint8_t *host, struct x86_insn *at, u
 {
     struct jit_translation *s = t->t;
     unsigned n = 0, done = 0, jumps = 0;
+    bool is_hot = jit_is_noted(t->j->hot_units, host);
 
     while (n < most) {
         struct x86_insn *i = &at[n];
@@ -93,7 +96,8 @@ static unsigned decode(struct tr *t, const uint8_t *host, struct x86_insn *at, u
         if (!is_jcc(&s->d[n - 1].z))
             break;
         /* What comes is there already, or less likely to be executed. */
-        if (++jumps == UNIT_MAX_JUMPS || jit_find(t->j, host + done, t->key))
+        if (is_hot ? ++jumps == HOT_UNIT_MAX_JUMPS
+                   : ++jumps == UNIT_MAX_JUMPS || jit_find(t->j, host + done, t->key))
             break;
     }
     return n;

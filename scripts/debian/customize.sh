@@ -7,15 +7,12 @@ root=$1
 here=$(dirname "$0")
 PATH=$PATH:/usr/sbin:/sbin
 
-echo vireo >"$root/etc/hostname"
-echo "127.0.0.1 localhost vireo" >"$root/etc/hosts"
-echo "LABEL=vireo-root / ext4 errors=remount-ro 0 1" >"$root/etc/fstab"
 echo "root:vireo" | chpasswd -R "$root"
 # Nothing that starts by itself, some minutes after the boot.
 for timer in apt-daily apt-daily-upgrade; do
     ln -sf /dev/null "$root/etc/systemd/system/$timer.timer"
 done
-rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* \
+rm -rf "$root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* \
     "$root"/usr/share/doc/* "$root"/usr/share/man/* "$root"/usr/share/locale/*
 mkdir -p "$root/boot/grub"
 cp "$here/grub.cfg" "$root/boot/grub/grub.cfg"

@@ -9,6 +9,7 @@ from common import ROOT, host
 TITLES = {
     "tcg": "One guest on all engines",
     "programs": "Programs of Debian in the guest",
+    "debian": "Debian from its disk",
     "smp": "Two processors",
     "disks": "Disks",
     "bochs": "The interpreter beside Bochs",

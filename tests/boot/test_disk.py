@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Disks and CDs on AHCI.
+"""Disks on AHCI and NVMe, CDs on AHCI.
 
 usage: test_disk.py sector      SeaBIOS boots a 512-byte sector, which reads and
                                 writes its disk through INT 13H
+       test_disk.py nvme-sector the same from NVMe, first in order whatever the bus
        test_disk.py cd          SeaBIOS boots the sector from an ISO image
        test_disk.py options     readonly, snapshot, serial numbers, wrong input
        test_disk.py full        the host has no more room: Linux hears of it
@@ -10,6 +11,9 @@ usage: test_disk.py sector      SeaBIOS boots a 512-byte sector, which reads and
                                 Linux finds two disks and a CD, copies from one to
                                 the other with checksums; the last word is how
                                 AHCI's interrupt arrives (msi)
+       test_disk.py nvme CPUS [msi|ioapic|8259]
+                                Linux copies from AHCI to NVMe and back, discards,
+                                reads the temperature
 """
 
 import hashlib
@@ -278,12 +282,105 @@ def linux(folder, cpus, words, says):
         sys.exit(1)
 
 
+def nvme_sector(folder):
+    image, other = (os.path.join(folder, name) for name in ("disk.img", "other.img"))
+    sector_image(image)
+    boots(image + ",bus=nvme")
+    if content(image)[FAR_LBA * 512:FAR_LBA * 512 + 2] != b"\xef\xbe":
+        print("FAILED: what the guest wrote is not in the image")
+        sys.exit(1)
+    # The first disk boots, whichever bus has it: the other one's sums are wrong.
+    sector_image(image)
+    sector_image(other)
+    with open(other, "r+b") as f:
+        f.seek(512)
+        f.write(bytes(512))
+    for first in ("ahci", "nvme"):
+        second = "nvme" if first == "ahci" else "ahci"
+        boots("%s,snapshot,bus=%s" % (image, first),
+              more=[("disk", "%s,snapshot,bus=%s" % (other, second))])
+        boots("%s,snapshot,bus=%s" % (other, first), says=r"wrong bytes", status=0x41,
+              more=[("disk", "%s,snapshot,bus=%s" % (image, second))])
+    boots(image + ",bus=nvme,snapshot", more=[("deterministic", None)])
+    if ENGINE != "interp":
+        r = subprocess.run([VIREO, "lockstep", image + ",bus=nvme", "--memory", "64M", "--device",
+                            "debug-exit"], stdin=subprocess.DEVNULL, capture_output=True,
+                           timeout=300)
+        if r.returncode != 0 or b"sectors are right" not in r.stdout:
+            print("FAILED: lockstep: status %d, %r %r" % (r.returncode, r.stdout, r.stderr))
+            sys.exit(1)
+
+
+def nvme(folder, cpus, words, says):
+    fetch("amd64", "busybox")
+    images = [os.path.join(folder, name) for name in ("a.img", "b.img")]
+    data = random.randbytes(DISK_MIB << 20)
+    for path, content_of in zip(images, (data, bytes(DISK_MIB << 20))):
+        with open(path, "wb") as f:
+            f.write(content_of)
+
+    def talk(m):
+        load_modules(m)
+        expect_output(m, "for n in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/nvme0n1 ] && break; sleep 1; "
+                      "done; cat /sys/block/nvme0n1/device/model /sys/block/nvme0n1/device/serial",
+                      ["VIREO NVME", "VIREO-0001"])
+        text, _ = m.command_output("dmesg | grep nvme")
+        if "%s/0/0 default/read/poll queues" % cpus not in text:
+            raise Failure("not a queue for each processor: %r" % text)
+        text, _ = m.command_output("cat /sys/class/nvme/nvme0/hwmon*/temp1_input")
+        if not 39000 < int(text.split()[0]) < 41000:
+            raise Failure("the temperature is %r" % text)
+        total = hashlib.md5(data).hexdigest()
+        expect_output(m, "dd if=/dev/sda of=/dev/nvme0n1 bs=1M conv=fsync && "
+                      "echo 3 >/proc/sys/vm/drop_caches && md5sum /dev/nvme0n1", [total], seconds=400)
+        expect_output(m, "dd if=/dev/nvme0n1 of=/dev/sda bs=1M seek=1 count=8 skip=20 oflag=direct "
+                      "iflag=direct", [])
+        # Small ones, several at a time, on all queues.
+        expect_output(m, "for n in 0 1 2 3; do dd if=/dev/zero of=/dev/nvme0n1 bs=4k count=200 "
+                      "seek=$((n * 200)) oflag=direct & done; wait; "
+                      "dd if=/dev/nvme0n1 bs=512 count=6400 iflag=direct | md5sum",
+                      [hashlib.md5(bytes(800 * 4096)).hexdigest()])
+        expect_output(m, "blkdiscard -o 33554432 -l 1048576 /dev/nvme0n1 && "
+                      "dd if=/dev/nvme0n1 bs=1M skip=32 count=1 iflag=direct | md5sum",
+                      [hashlib.md5(bytes(1 << 20)).hexdigest()])
+        expect_output(m, "grep nvme0q /proc/interrupts", [says])
+        m.send("poweroff -f\n")
+        m.exits(0, 120)
+        no_complaints(m)
+
+    name = "initramfs-nvme-%s.cpio.gz" % os.getpid()
+    m = Machine([("kernel", guest("vmlinuz-amd64")),
+                 ("initrd", initramfs(name=name, layers=[guest(os.path.join("layers", "disk"))])),
+                 ("append", "console=ttyS0 quiet panic=-1" + words), ("cpus", cpus),
+                 ("disk", images[0]), ("disk", images[1] + ",bus=nvme")])
+    try:
+        talk(m)
+    except Failure as failure:
+        m.report(failure)
+        sys.exit(1)
+    finally:
+        m.kill()
+        os.unlink(guest(name))
+    expected = bytearray(data)
+    expected[:800 * 4096] = bytes(800 * 4096)
+    expected[32 << 20:33 << 20] = bytes(1 << 20)
+    first = bytearray(data)
+    first[1 << 20:9 << 20] = data[20 << 20:28 << 20]
+    if content(images[1]) != expected or content(images[0]) != first:
+        print("FAILED: the images are not what the guest wrote")
+        sys.exit(1)
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="vireo-disk-") as folder:
         if sys.argv[1] == "sector":
             image = os.path.join(folder, "disk.img")
             sector_image(image)
             boots(image)
+        elif sys.argv[1] == "nvme-sector":
+            nvme_sector(folder)
+        elif sys.argv[1] == "nvme":
+            nvme(folder, sys.argv[2], *DELIVERY[sys.argv[3] if len(sys.argv) > 3 else "msi"])
         elif sys.argv[1] == "cd":
             image = os.path.join(folder, "cd.iso")
             cd_image(image)

@@ -885,6 +885,27 @@ static void saved_in_flight(void **state)
     ag_destroy(h);
 }
 
+/* Two writes to one place that are due at once: the later one stays, reloaded or
+ * not. The adapter goes on behind the slot it had last. */
+static void saved_in_order(void **state)
+{
+    struct harness *h = running();
+
+    prepare_queued(h, 5, false, 0, 1, AG_BUFFER);
+    issue_queued(h, 1u << 5);
+    harness_advance(h, NS_PER_SEC);
+    memset(ag_ram(h, AG_BUFFER), 0x66, 512);
+    memset(ag_ram(h, AG_BUFFER + 512), 0x11, 512);
+    prepare_queued(h, 6, true, 40, 1, AG_BUFFER);
+    prepare_queued(h, 0, true, 40, 1, AG_BUFFER + 512);
+    issue_queued(h, 1u << 6 | 1);
+    harness_reload(h);
+    harness_advance(h, NS_PER_SEC);
+    assert_int_equal(ag_get(h, AG_DISK, PX_SACT), 0);
+    assert_int_equal(disk_bytes_of(h)[40 * 512], 0x11);
+    ag_destroy(h);
+}
+
 static void poke(struct harness *h)
 {
     /* The BAR may be anywhere now. */
@@ -985,6 +1006,8 @@ int main(void)
         cmocka_unit_test(packet_by_pio),      cmocka_unit_test(hostile_prdts),
         cmocka_unit_test(hostile_lists),      cmocka_unit_test(bus_master),
         cmocka_unit_test(stop_while_busy),    cmocka_unit_test(saved_in_flight),
+        cmocka_unit_test(saved_in_order),
+
         cmocka_unit_test(damaged_state),      cmocka_unit_test(real_time),
     };
 
