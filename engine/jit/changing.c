@@ -22,8 +22,11 @@
  * The interpreter has no blocks of such lines. It asks for a unit at once, and
  * else executes one instruction at a time, decoded from what is there.
  *
- * Counters go by a hash of line or place and are halved from time to time: what
- * changed in the past is marked again. Someone else's counter costs time only.
+ * Counters go by a hash of line or place and are halved from time to time: after
+ * many changes, and after many comparisons. A unit that finds itself at such a
+ * moment is made anew, and is an ordinary one if its lines have been calm: a kernel
+ * patches its hottest places at the start and then never again. Someone else's
+ * counter costs time only.
  *
  * Threading: the processor's own thread. Each processor has counters of its own;
  * marks that others need stay.
@@ -39,6 +42,7 @@
 #define MANY_MOVES 4   /* of an instruction in such a line, until it is not compared */
 #define HALVE_AFTER 16384
 #define CALM 60000 /* executions of moving instructions without a change */
+#define HALVE_AFTER_CHECKS 30000
 
 static uint8_t *counter(const struct jit *j, const void *place, bool is_line)
 {
@@ -52,15 +56,19 @@ static const uint8_t *line_of(const uint8_t *host)
     return (const uint8_t *)align_down((uint64_t)host, LINE_BYTES);
 }
 
+static void halve(struct jit *j)
+{
+    j->changes = 0;
+    for (unsigned k = 0; k < JIT_CHANGING; k++)
+        j->changing[k] /= 2;
+}
+
 static void count(struct jit *j, uint8_t *n)
 {
     if (*n < UINT8_MAX)
         ++*n;
-    if (++j->changes < HALVE_AFTER)
-        return;
-    j->changes = 0;
-    for (unsigned k = 0; k < JIT_CHANGING; k++)
-        j->changing[k] /= 2;
+    if (++j->changes == HALVE_AFTER)
+        halve(j);
 }
 
 void jit_note_change(struct x86_vcpu *c, struct ram_block *block, uint64_t offset, uint64_t bytes)
@@ -111,14 +119,24 @@ void jit_is_stale(struct jit *j, const struct x86_insn *i)
 {
     struct jit_unit *u = jit_unit_of(i);
 
+    bool is_stale = false;
+
+    if ((int32_t)j->checks_left < 0) {
+        j->checks_left = HALVE_AFTER_CHECKS;
+        halve(j);
+    }
     if (!u->host)
         return;
-    j->stats.stale_units++;
     for (unsigned n = 0; n < u->count; n++) {
         const struct x86_insn *k = &u->insn[n];
-        if (memcmp(jit_guest_code(u, k), u->seen + k->offset - u->insn[0].offset, k->length) != 0)
-            count(j, counter(j, jit_guest_code(u, k), false));
+        const uint8_t *at = jit_guest_code(u, k);
+        if (memcmp(at, u->seen + k->offset - u->insn[0].offset, k->length) == 0)
+            continue;
+        is_stale = true;
+        count(j, counter(j, at, false));
+        count(j, counter(j, line_of(at), true));
     }
+    j->stats.stale_units += is_stale;
     jit_kill(j, u);
 }
 
@@ -158,9 +176,16 @@ bool jit_refresh(struct x86_vcpu *c, struct x86_insn *i)
 
 /* ---- for the translator ---- */
 
+/* Of those that a block ends with for other reasons. */
+static bool stores_nothing(ZydisMnemonic m)
+{
+    return m == ZYDIS_MNEMONIC_STI || m == ZYDIS_MNEMONIC_POPF || m == ZYDIS_MNEMONIC_POPFD ||
+           m == ZYDIS_MNEMONIC_POPFQ;
+}
+
 bool changing_may_store(const struct x86_decode *d, const struct x86_insn *i)
 {
-    if (i->flags & INSN_GOES_ON)
+    if ((i->flags & INSN_GOES_ON) && !stores_nothing(d->z.mnemonic))
         return true;
     switch (d->z.meta.category) {
     case ZYDIS_CATEGORY_PUSH:
@@ -204,7 +229,7 @@ bool changing_moves(const struct tr *t, unsigned k)
            jit_is_moving(t->j, at);
 }
 
-/* bytes: 1, 2, 4 or 8. */
+/* bytes: 1, 2, 4 or 8; at is from the unit's first byte. */
 static void compare(struct tr *t, unsigned at, unsigned bytes)
 {
     const uint8_t *seen = t->u->seen + at;
@@ -257,6 +282,8 @@ void emit_verify(struct tr *t)
     t->unlikes = 0;
     if (!u->checked_lines)
         return;
+    emit_alu_imm(&t->e, 0, 5, JIT_RM(checks_left), 1);
+    t->t->unlike[t->unlikes++] = emit_jcc(&t->e, 8); /* js: jit_is_stale */
     emit_arena_load(t, &u->checked_at);
     for (unsigned k = 0; k < u->count; k++) {
         for (unsigned end = at + u->insn[k].length; at < end; at++) {

@@ -233,6 +233,7 @@ struct jit {
     void (*many)(struct x86_vcpu *c, uint64_t host_code);
     enum jit_found (*refill)(struct x86_vcpu *c, uint64_t lin, uint64_t is_write, uint64_t last);
     uint64_t once_addend; /* of FOUND_ONCE */
+    uint32_t checks_left; /* until counters of changes are halved: changing.c */
     void *leave; /* address of jit_leave */
     void *miss;  /* jit_miss, jit_call_slow, jit_call_link */
     void *call_slow, *call_slow_vector, *call_link, *call_enter_vectors;
