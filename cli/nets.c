@@ -14,6 +14,7 @@
 
 /* iPXE, from Debian's package: for BIOS and for UEFI in one file. */
 #define IPXE_E1000 "/usr/lib/ipxe/qemu/efi-e1000.rom"
+#define IPXE_VIRTIO "/usr/lib/ipxe/qemu/efi-virtio.rom"
 #define ROM_MAX (1 * MiB)
 
 /* ---- what it says ---- */
@@ -132,10 +133,13 @@ static int parse_mac(struct cli_net_spec *net, const char *value, size_t length,
 
 static int set_model(struct cli_net_spec *net, const char *value, size_t length, struct error *err)
 {
-    if (!is_word(value, length, "e1000"))
-        return error_set(err, -EINVAL, "--net: there is no model '%.*s': give model=e1000",
+    bool is_virtio = is_word(value, length, "virtio");
+
+    if (!is_virtio && !is_word(value, length, "e1000"))
+        return error_set(err, -EINVAL,
+                         "--net: there is no model '%.*s': give model=virtio or model=e1000",
                          (int)MIN(length, 32u), value);
-    net->model = CLI_NET_E1000;
+    net->model = is_virtio ? CLI_NET_VIRTIO : CLI_NET_E1000;
     net->model_given = true;
     return 0;
 }
@@ -259,6 +263,7 @@ static void choose_mac(struct cli_net_spec *spec, unsigned index)
 static int open_rom(struct cli_nets *nets, unsigned n, const struct cli_net_spec *spec,
                     const struct cli_options *o, struct error *err)
 {
+    const char *ipxe = spec->model == CLI_NET_E1000 ? IPXE_E1000 : IPXE_VIRTIO;
     const char *path = spec->rom;
     struct image image;
     int ret;
@@ -269,9 +274,9 @@ static int open_rom(struct cli_nets *nets, unsigned n, const struct cli_net_spec
         bool is_wanted = o->firmware && spec->kind != CLI_NET_NONE &&
                          (!(o->disk.count + o->cdrom.count) || spec->boot_file[0]);
 
-        if (!is_wanted || access(IPXE_E1000, R_OK) < 0)
+        if (!is_wanted || access(ipxe, R_OK) < 0)
             return 0;
-        path = IPXE_E1000;
+        path = ipxe;
     }
     ret = image_open(&image, path, "network adapter's ROM", err);
     if (ret)
@@ -283,7 +288,7 @@ static int open_rom(struct cli_nets *nets, unsigned n, const struct cli_net_spec
         nets->rom[n] = malloc(image.bytes);
         ret = nets->rom[n] ? image_read(&image, 0, nets->rom[n], image.bytes, err)
                            : error_set(err, -ENOMEM, "out of memory");
-        nets->e1000[n].rom_bytes = image.bytes;
+        nets->e1000[n].rom_bytes = nets->virtio[n].rom_bytes = image.bytes;
     }
     image_close(&image);
     return ret;
@@ -328,12 +333,16 @@ static int add(struct cli_nets *nets, const char *text, const struct cli_options
     nets->count++;
     nets->name[n] = names[n];
     nets->e1000[n] = (struct e1000_config){.name = names[n], .net = nets->net[n]};
+    nets->virtio[n] = (struct virtio_net_config){.name = names[n], .net = nets->net[n]};
     memcpy(nets->e1000[n].mac, spec.mac, sizeof spec.mac);
+    memcpy(nets->virtio[n].mac, spec.mac, sizeof spec.mac);
     ret = open_rom(nets, n, &spec, o, err);
     if (ret)
         return ret;
-    nets->e1000[n].rom = nets->rom[n];
-    return pc_add_card(board, e1000_card, &nets->e1000[n], err);
+    nets->e1000[n].rom = nets->virtio[n].rom = nets->rom[n];
+    if (spec.model == CLI_NET_E1000)
+        return pc_add_card(board, e1000_card, &nets->e1000[n], err);
+    return pc_add_card(board, virtio_net_create, &nets->virtio[n], err);
 }
 
 int cli_nets_open(struct cli_nets *nets, const struct cli_options *o, struct vm *vm,

@@ -8,16 +8,17 @@
 #include "board/pc.h"
 #include "cli/options.h"
 #include "dev/net/e1000.h"
+#include "dev/virtio/virtio_net.h"
 
 #define CLI_NETS 8
 #define CLI_FORWARDS 32
 
 enum cli_net_kind { CLI_NET_USER, CLI_NET_TAP, CLI_NET_NONE };
-enum cli_net_model { CLI_NET_DEFAULT, CLI_NET_E1000 };
+enum cli_net_model { CLI_NET_VIRTIO, CLI_NET_E1000 };
 
 /*
  * user[,forward=tcp:[ADDRESS:]PORT:GUESTPORT]...[,restrict][,tftp=DIR][,bootfile=NAME]
- * tap,name=NAME | none; each with [,model=e1000][,mac=ADDRESS][,rom=FILE|none]
+ * tap,name=NAME | none; each with [,model=virtio|e1000][,mac=ADDRESS][,rom=FILE|none]
  */
 struct cli_net_spec {
     enum cli_net_kind kind;
@@ -40,6 +41,7 @@ struct cli_nets {
     struct net *net[CLI_NETS];
     const char *name[CLI_NETS];
     struct e1000_config e1000[CLI_NETS];
+    struct virtio_net_config virtio[CLI_NETS];
     void *rom[CLI_NETS];
     unsigned count;
 };

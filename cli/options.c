@@ -45,7 +45,7 @@ const struct cli_option cli_run_options[] = {
      "a network card: user (NAT and DHCP without root, the default) with\n"
      ",forward=tcp:[ADDRESS:]PORT:GUESTPORT, ,restrict, ,tftp=DIR,\n"
      ",bootfile=NAME; tap,name=NAME; or none; after each ,mac=ADDRESS,\n"
-     ",model=e1000, ,rom=FILE; may be repeated: docs/NETWORK.md"},
+     ",model=virtio or e1000, ,rom=FILE; may be repeated: docs/NETWORK.md"},
     {"memory", "SIZE", CLI_SIZE, FIELD(memory_bytes), PC_MIN_MEMORY, PC_MAX_MEMORY,
      "a size from 2M to 64G, such as 512M", "guest memory, with K, M or G (512M)"},
     {"cpus", "N", CLI_NUMBER, FIELD(cpus), 1, VM_MAX_VCPUS, "a number from 1 to 64",

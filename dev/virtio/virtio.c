@@ -75,6 +75,8 @@ void virtio_ring(struct virtio_device *d, unsigned queue)
 {
     if (queue >= d->queue_count || !virtio_is_running(d) || !d->queue[queue].enabled)
         return;
+    if (d->type->rung && d->type->rung(d, queue))
+        return;
     d->rung |= (uint32_t)BIT(queue);
     schedule(d);
 }

@@ -66,6 +66,9 @@ struct virtio_type {
     uint16_t id;
     uint32_t class_code; /* of PCI: class << 16 | subclass << 8 | interface */
 
+    /* A queue is rung: true, if the device sees to it in its own way, without serve.
+     * May be NULL. */
+    bool (*rung)(struct virtio_device *d, unsigned queue);
     /* A queue has been rung, or there is a reason to look. The device is running. */
     void (*serve)(struct virtio_device *d, unsigned queue);
     /* Everything back to power-on; afterwards nothing of the device touches guest
