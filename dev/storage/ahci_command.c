@@ -11,6 +11,7 @@
  * stops a port while data moves sees PxCMD.CR set until it has moved.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "dev/storage/ahci_internal.h"
 
@@ -73,7 +74,7 @@ static void end_command(struct ahci_port *p, unsigned slot, const struct ahci_sl
     bool pio_in = !failed && s->transfer == ATA_PIO && s->moved &&
                   (s->kind == ATA_DO_REPLY || s->kind == ATA_DO_READ);
 
-    if (s->moved || s->transfer != ATA_NO_DATA)
+    if (s->transfer != ATA_NO_DATA)
         put_byte_count(p, slot, s->moved);
     if (s->table_interrupt)
         interrupt |= IS_DESCRIPTOR;
@@ -143,6 +144,29 @@ static int prepare_piece(struct disk_request *r)
     return ahci_piece_prepare(r->ctx);
 }
 
+/* READ VERIFY: to a buffer that nobody looks at. */
+static int prepare_verify(struct disk_request *r)
+{
+    struct ahci_slot *slot = r->ctx;
+    struct dma_piece *piece = &slot->piece;
+
+    dma_piece_forget(piece);
+    r->bytes = MIN(r->bytes, DMA_BOUNCE_BYTES);
+    piece->bounce = malloc(r->bytes);
+    if (!piece->bounce)
+        return -ENOMEM;
+    piece->span[0] = (struct disk_span){piece->bounce, r->bytes};
+    r->spans = piece->span;
+    r->span_count = 1;
+    return 0;
+}
+
+static void verify_finish(struct ahci_slot *slot)
+{
+    state_of(slot)->moved += slot->request.bytes;
+    dma_piece_forget(&slot->piece);
+}
+
 static bool takes_ranges(const struct ahci_slot_state *s)
 {
     return s->kind == ATA_DO_TRIM;
@@ -165,7 +189,9 @@ static void piece_done(struct disk_request *r)
         else
             submit_next(slot);
     } else {
-        if (!result && s->kind != ATA_DO_FLUSH)
+        if (!result && s->kind == ATA_DO_VERIFY)
+            verify_finish(slot);
+        else if (!result && s->kind != ATA_DO_FLUSH)
             result = ahci_piece_finish(slot);
         if (!result && s->moved < s->bytes)
             submit_next(slot);
@@ -208,7 +234,7 @@ static void submit_next(struct ahci_slot *slot)
         .fua = s->fua,
         .offset = s->offset + s->moved,
         .bytes = s->bytes - s->moved,
-        .prepare = prepare_piece,
+        .prepare = s->kind == ATA_DO_VERIFY ? prepare_verify : prepare_piece,
         .done = piece_done,
         .ctx = slot,
         .deadline_ns = s->deadline_ns,
@@ -359,7 +385,7 @@ static void start_action(struct ahci_port *p, const struct command *c, const str
             end_command(p, c->slot, &now, 0);
         return;
     }
-    ret = a->bytes ? ahci_prdt_covers(p, &now, a->bytes) : 1;
+    ret = a->transfer != ATA_NO_DATA ? ahci_prdt_covers(p, &now, a->bytes) : 1;
     if (ret < 0) {
         host_bus_error(p, "PRDT");
     } else if (!ret) {
@@ -368,6 +394,8 @@ static void start_action(struct ahci_port *p, const struct command *c, const str
         *s = now;
         if (a->transfer != ATA_QUEUED)
             p->tfd_status |= ATA_BSY;
+        else
+            ahci_post_dma_setup(p, a->tag, a->bytes, a->kind == ATA_DO_READ);
         submit_next(&p->slot[c->slot]);
     }
 }
@@ -555,6 +583,7 @@ static bool slot_is_possible(const struct ahci_port *p, const struct ahci_slot_s
     switch (s->kind) {
     case ATA_DO_READ:
     case ATA_DO_WRITE:
+    case ATA_DO_VERIFY:
         return s->offset <= size && s->bytes <= size - s->offset && s->moved < s->bytes &&
                !((s->offset | s->bytes | s->moved) % DISK_SECTOR_BYTES) && !s->range_bytes;
     case ATA_DO_FLUSH:

@@ -136,6 +136,7 @@ enum ahci_header {
 enum fis {
     FIS_H2D = 0x27,
     FIS_D2H = 0x34,
+    FIS_DMA_SETUP = 0x41,
     FIS_SET_BITS = 0xA1,
     FIS_PIO_SETUP = 0x5F,
     FIS_COMMAND = 0x80, /* byte 1: the command register was written */
@@ -143,7 +144,8 @@ enum fis {
     FIS_TO_HOST = 0x20,
     FIS_CONTROL_SRST = 0x04,
     FIS_H2D_DWORDS = 5,
-    RECEIVED_PIO_SETUP = 0x20, /* where in the received FIS structure */
+    RECEIVED_DMA_SETUP = 0x00, /* where in the received FIS structure */
+    RECEIVED_PIO_SETUP = 0x20,
     RECEIVED_D2H = 0x40,
     RECEIVED_SET_BITS = 0x58,
 };
@@ -232,6 +234,8 @@ void ahci_port_interrupt(struct ahci_port *p, uint32_t bits);
  * transfer to the host, 0: none. */
 void ahci_post_d2h(struct ahci_port *p, bool interrupt);
 void ahci_post_pio_setup(struct ahci_port *p, uint64_t bytes);
+/* A queued command's data is about to move. */
+void ahci_post_dma_setup(struct ahci_port *p, uint8_t tag, uint64_t bytes, bool to_host);
 void ahci_post_set_bits(struct ahci_port *p, uint32_t tags, uint8_t status, uint8_t error);
 /* The device after a software reset sends its signature. */
 void ahci_post_signature(struct ahci_port *p);

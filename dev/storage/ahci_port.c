@@ -11,6 +11,7 @@ enum {
     NO_DEVICE_STATUS = 0x7F,
     FIS_BYTES = 20,
     SET_BITS_BYTES = 8,
+    DMA_SETUP_BYTES = 28,
     SET_BITS_STATUS = 0x77, /* the bits that it carries */
     IPM_NO_PARTIAL = 1,     /* PxSCTL.IPM */
     IPM_NO_SLUMBER = 2,
@@ -68,6 +69,16 @@ void ahci_post_pio_setup(struct ahci_port *p, uint64_t bytes)
     fis[15] = p->device.r.status;
     le16_put(fis + 16, (uint16_t)bytes);
     post(p, RECEIVED_PIO_SETUP, fis, sizeof fis);
+}
+
+/* Serial ATA 3.2, 10.5.9: the tag is the buffer's identifier. Neither
+ * auto-activation nor an interrupt. */
+void ahci_post_dma_setup(struct ahci_port *p, uint8_t tag, uint64_t bytes, bool to_host)
+{
+    uint8_t fis[DMA_SETUP_BYTES] = {FIS_DMA_SETUP, to_host ? FIS_TO_HOST : 0, [4] = tag};
+
+    le32_put(fis + 20, (uint32_t)bytes);
+    post(p, RECEIVED_DMA_SETUP, fis, sizeof fis);
 }
 
 void ahci_post_set_bits(struct ahci_port *p, uint32_t tags, uint8_t status, uint8_t error)

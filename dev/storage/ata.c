@@ -413,8 +413,6 @@ static void start_cdrom(struct ata_device *d, struct ata_action *a)
 
 static void start_disk(struct ata_device *d, struct ata_action *a)
 {
-    uint64_t offset, bytes;
-
     switch (d->r.command) {
     case CMD_IDENTIFY:
         ata_identify(d);
@@ -476,8 +474,8 @@ static void start_disk(struct ata_device *d, struct ata_action *a)
     case CMD_VERIFY:
     case CMD_VERIFY_NO_RETRY:
     case CMD_VERIFY_EXT:
-        if (find_range(d, d->r.command == CMD_VERIFY_EXT, &offset, &bytes))
-            good(d);
+        if (find_range(d, d->r.command == CMD_VERIFY_EXT, &a->offset, &a->bytes))
+            a->kind = ATA_DO_VERIFY;
         break;
     case CMD_DATA_SET_MANAGEMENT:
         start_trim(d, a);
@@ -564,7 +562,7 @@ void ata_packet(struct ata_device *d, const uint8_t cdb[16], struct ata_action *
         return;
     }
     end_packet(d, cdrom_command(d, cdb, a));
-    if (a->kind != ATA_DO_NOTHING)
+    if (a->kind != ATA_DO_NOTHING && a->kind != ATA_DO_VERIFY)
         a->transfer = d->r.features & PACKET_DMA ? ATA_DMA : ATA_PIO;
 }
 
@@ -578,7 +576,7 @@ void ata_take(struct ata_device *d, const uint8_t *data, size_t bytes)
 static uint8_t error_bits(const struct ata_action *a, int result)
 {
     /* What cannot be read is gone; what cannot be written was refused. */
-    return a->kind == ATA_DO_READ && result != -EOVERFLOW ? ATA_UNC : ATA_ABRT;
+    return (a->kind == ATA_DO_READ || a->kind == ATA_DO_VERIFY) && result != -EOVERFLOW ? ATA_UNC : ATA_ABRT;
 }
 
 void ata_finish(struct ata_device *d, const struct ata_action *a, int result, uint64_t moved)

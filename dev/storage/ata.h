@@ -52,6 +52,7 @@ enum ata_action_kind {
     ATA_DO_TAKE,    /* `bytes` from the guest to ata_take */
     ATA_DO_READ,    /* from the disk to the guest */
     ATA_DO_WRITE,
+    ATA_DO_VERIFY, /* from the disk to nobody */
     ATA_DO_FLUSH,
     ATA_DO_TRIM, /* `bytes` of the guest's list of ranges */
     ATA_ACTION_KINDS

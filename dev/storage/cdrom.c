@@ -540,8 +540,11 @@ static bool run_command(struct ata_device *d, const uint8_t *cdb, struct ata_act
     case CD_SEEK:
         return be32_get(cdb + 2) < d->sectors || refuse(d, KEY_ILLEGAL_REQUEST, SENSE_BAD_ADDRESS);
     case CD_VERIFY:
-        return (uint64_t)be32_get(cdb + 2) + be16_get(cdb + 7) <= d->sectors ||
-               refuse(d, KEY_ILLEGAL_REQUEST, SENSE_BAD_ADDRESS);
+        if (!read_blocks(d, a, be32_get(cdb + 2), be16_get(cdb + 7)))
+            return false;
+        if (a->kind == ATA_DO_READ)
+            a->kind = ATA_DO_VERIFY;
+        return true;
     case CD_REQUEST_SENSE:
         return request_sense(d, cdb, a);
     case CD_INQUIRY:

@@ -390,6 +390,15 @@ static void queued(void **state)
     issue_queued(h, 1u << 7);
     harness_advance(h, NS_PER_SEC);
     assert_memory_equal(ag_ram(h, AG_BUFFER), disk_bytes_of(h) + 40 * 512, 4096);
+    /* DMA setup FISes, of a write and of a read: type, direction, tag, bytes. */
+    assert_memory_equal(ag_ram(h, AG_FIS(AG_DISK)),
+                        "\x41\0\0\0\7\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10\0\0\0\0\0", 28);
+    prepare_queued(h, 9, false, 40, 3, AG_BUFFER);
+    issue_queued(h, 1u << 9);
+    assert_memory_equal(ag_ram(h, AG_FIS(AG_DISK)),
+                        "\x41\x20\0\0\11\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\6\0\0\0\0\0", 28);
+    harness_advance(h, NS_PER_SEC);
+    assert_int_equal(ag_get(h, AG_DISK, PX_SACT), 0);
     ag_destroy(h);
 }
 
@@ -535,6 +544,49 @@ static void trim(void **state)
     recover(h, AG_DISK);
     c.count = 9;
     assert_int_equal(ag_run(h, AG_DISK, &c), 0x451);
+    ag_destroy(h);
+}
+
+/* READ VERIFY reads, in pieces, and hears of the host's errors; nothing moves. */
+static void verify(void **state)
+{
+    struct harness *h = running();
+    struct shim *s = ag_world(h)->shim[AG_DISK];
+    struct ag_command c = {.command = 0x42, .lba = 100, .count = 300};
+    uint8_t cd[16] = {0x2F, 0, 0, 0, 0, 2, 0, 0, 3};
+    unsigned reads = s->reads;
+
+    assert_int_equal(ag_run(h, AG_DISK, &c), GOOD);
+    assert_int_equal(s->reads - reads, 3); /* of 64 KiB each at most */
+    shim_fail(s, DISK_READ, 350 * 512, 512, 1, -EIO);
+    assert_int_equal(ag_run(h, AG_DISK, &c), 0x4051);
+    assert_int_equal(ag_ram(h, AG_FIS(AG_DISK) + RECEIVED_D2H)[4], (100 + 128) & 0xFF);
+    recover(h, AG_DISK);
+    assert_int_equal(ag_run(h, AG_DISK, &c), GOOD);
+    c.command = 0x40;
+    c.count = 0; /* 256 */
+    reads = s->reads;
+    assert_int_equal(ag_run(h, AG_DISK, &c), GOOD);
+    assert_int_equal(s->reads - reads, 2);
+    /* A machine that is saved on the way. */
+    c.count = 255;
+    ag_prepare(h, AG_DISK, 3, &c);
+    ag_issue(h, AG_DISK, 1u << 3);
+    harness_advance(h, 1000);
+    assert_int_equal(ag_get(h, AG_DISK, PX_CI), 1u << 3);
+    harness_reload(h);
+    harness_advance(h, NS_PER_SEC);
+    assert_int_equal(ag_get(h, AG_DISK, PX_CI), 0);
+    assert_int_equal(ag_get(h, AG_DISK, PX_TFD), GOOD);
+
+    s = ag_world(h)->shim[AG_CD];
+    ag_packet(h, cd, 0); /* unit attention */
+    recover(h, AG_CD);
+    reads = s->reads;
+    assert_int_equal(ag_packet(h, cd, 0), GOOD);
+    assert_int_equal(s->reads - reads, 1);
+    shim_fail(s, DISK_READ, 2 * 2048, 2048, 1, -EIO);
+    assert_int_equal(ag_packet(h, cd, 0), 0x3451);
     ag_destroy(h);
 }
 
@@ -1002,7 +1054,8 @@ int main(void)
         cmocka_unit_test(scattered),          cmocka_unit_test(queued),
         cmocka_unit_test(queued_errors),      cmocka_unit_test(host_errors),
         cmocka_unit_test(flushed_is_flushed), cmocka_unit_test(trim),
-        cmocka_unit_test(small_commands),     cmocka_unit_test(cdrom),
+        cmocka_unit_test(small_commands),
+        cmocka_unit_test(verify),     cmocka_unit_test(cdrom),
         cmocka_unit_test(packet_by_pio),      cmocka_unit_test(hostile_prdts),
         cmocka_unit_test(hostile_lists),      cmocka_unit_test(bus_master),
         cmocka_unit_test(stop_while_busy),    cmocka_unit_test(saved_in_flight),
