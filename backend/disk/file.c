@@ -47,6 +47,7 @@ struct file_layer {
     bool is_guarded, is_device;
     _Atomic uint64_t file_bytes;     /* before rounding up; grows with what is written */
     atomic_bool no_discard, no_zero; /* the host has said so */
+    _Atomic int lost;                /* errno: what the cache held may be gone; or 0 */
 };
 
 static_assert(sizeof(struct disk_span) == sizeof(struct iovec) &&
@@ -157,12 +158,23 @@ static int file_write(struct disk_layer *l, uint64_t offset, const struct disk_s
     return transfer(of(l), true, offset, spans, count, bytes);
 }
 
+/* The host tells once that it could not write what was in its cache, and drops
+ * it: later calls would go well. Whoever asks shall hear of it as long as the
+ * image is open (the guest's own copy is gone by then). */
 static int file_flush(struct disk_layer *l)
 {
-    while (fdatasync(of(l)->fd) < 0)
-        if (errno != EINTR)
-            return -errno;
-    return 0;
+    struct file_layer *f = of(l);
+    int lost = 0;
+
+    while (fdatasync(f->fd) < 0) {
+        if (errno == EINTR)
+            continue;
+        /* Relaxed: the error and nothing else. */
+        atomic_compare_exchange_strong_explicit(&f->lost, &lost, errno, memory_order_relaxed,
+                                                memory_order_relaxed);
+        break;
+    }
+    return -atomic_load_explicit(&f->lost, memory_order_relaxed);
 }
 
 static int change(struct file_layer *f, int mode, uint64_t offset, uint64_t bytes)

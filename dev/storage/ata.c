@@ -576,7 +576,8 @@ void ata_take(struct ata_device *d, const uint8_t *data, size_t bytes)
 static uint8_t error_bits(const struct ata_action *a, int result)
 {
     /* What cannot be read is gone; what cannot be written was refused. */
-    return (a->kind == ATA_DO_READ || a->kind == ATA_DO_VERIFY) && result != -EOVERFLOW ? ATA_UNC : ATA_ABRT;
+    return (a->kind == ATA_DO_READ || a->kind == ATA_DO_VERIFY) && result != -EOVERFLOW ? ATA_UNC
+                                                                                        : ATA_ABRT;
 }
 
 void ata_finish(struct ata_device *d, const struct ata_action *a, int result, uint64_t moved)

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 
 static struct shim *of(struct disk_layer *l)
 {
@@ -179,6 +180,29 @@ void shim_fail(struct shim *s, enum disk_op op, uint64_t first, uint64_t bytes, 
         return;
     }
     abort();
+}
+
+void shim_log_write(struct shim *s, uint64_t offset, const struct iovec *iov, uint64_t bytes)
+{
+    uint64_t at = offset, left = bytes;
+
+    mutex_lock(&s->lock);
+    for (; left; iov++) {
+        uint64_t part = MIN(iov->iov_len, left);
+
+        memcpy(s->bytes + at, iov->iov_base, part);
+        at += part;
+        left -= part;
+    }
+    log_event(s, false, offset, bytes);
+    mutex_unlock(&s->lock);
+}
+
+void shim_log_flush(struct shim *s)
+{
+    mutex_lock(&s->lock);
+    log_event(s, true, 0, 0);
+    mutex_unlock(&s->lock);
 }
 
 void shim_close(struct shim *s)
