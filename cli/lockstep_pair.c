@@ -53,7 +53,7 @@ static int side_create(struct lockstep *l, struct lockstep_side *s, unsigned whi
     if (!r && config->disks)
         r = cli_nets_open(&s->nets, config->disks, s->vm, &board, err);
     if (!r && config->disks)
-        r = cli_cards_add(&s->cards, config->disks, NULL, &board, err);
+        r = cli_cards_add(&s->cards, config->disks, NULL, true, s->vm, &board, err);
     if (!r)
         r = pc_create(s->vm, &board, &s->pc, err);
     if (!r && state.used)
@@ -96,6 +96,7 @@ void lockstep_pair_destroy(struct lockstep_pair *p)
             char_destroy(s->serial); /* its timer is the machine's */
         cli_disks_close(&s->disks);
         cli_nets_close(&s->nets);
+        cli_cards_close(&s->cards);
         vm_destroy(s->vm);
     }
     memset(p, 0, sizeof *p);

@@ -46,6 +46,9 @@ const struct cli_option cli_run_options[] = {
      ",forward=tcp:[ADDRESS:]PORT:GUESTPORT, ,restrict, ,tftp=DIR,\n"
      ",bootfile=NAME; tap,name=NAME; or none; after each ,mac=ADDRESS,\n"
      ",model=virtio or e1000, ,rom=FILE; may be repeated: docs/NETWORK.md"},
+    {"share", "DIR,tag=NAME", CLI_LIST, FIELD(share), 0, 0, "a folder and a tag",
+     "a folder of this host for the guest: mount -t 9p -o trans=virtio NAME\n"
+     "/mnt; ,readonly after it; may be repeated: docs/VIRTIO.md"},
     {"memory", "SIZE", CLI_SIZE, FIELD(memory_bytes), PC_MIN_MEMORY, PC_MAX_MEMORY,
      "a size from 2M to 64G, such as 512M", "guest memory, with K, M or G (512M)"},
     {"cpus", "N", CLI_NUMBER, FIELD(cpus), 1, VM_MAX_VCPUS, "a number from 1 to 64",

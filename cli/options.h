@@ -58,6 +58,7 @@ struct cli_options {
     struct cli_list disk;
     struct cli_list cdrom;
     struct cli_list net;
+    struct cli_list share;
     bool no_reboot;
     bool deterministic;
     uint64_t seed;

@@ -207,7 +207,7 @@ static int create_board(struct run *r, struct error *err)
     if (!ret)
         ret = cli_nets_open(&r->nets, r->options, r->vm, &config, err);
     if (!ret)
-        ret = cli_cards_add(&r->cards, r->options, r->console, &config, err);
+        ret = cli_cards_add(&r->cards, r->options, r->console, false, r->vm, &config, err);
     if (ret)
         return ret;
     return pc_create(r->vm, &config, &r->pc, err);
@@ -344,6 +344,7 @@ int cli_run(const struct cli_options *o, int *by_signal, struct error *err)
     /* They still need the machine's loop and log. */
     cli_disks_close(&r.disks);
     cli_nets_close(&r.nets);
+    cli_cards_close(&r.cards);
     char_destroy(r.serial);
     if (r.console)
         char_destroy(r.console);
