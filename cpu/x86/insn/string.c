@@ -3,8 +3,9 @@
  *
  * A REP form is restartable: registers always show the iterations done, so a
  * fault, an interrupt or the end of the budget leaves RIP on the instruction.
- * Each iteration counts as one retired instruction. Runs of MOVS and STOS
- * within pages of plain memory are the host's own REP.
+ * Each iteration counts as one retired instruction. Runs within pages of plain
+ * memory are the host's own REP, but for LODS, and downwards for all but MOVS,
+ * which copies to a higher address that way.
  */
 #include "cpu/x86/debug.h"
 #include "cpu/x86/insn/ops.h"
@@ -157,10 +158,98 @@ static void host_stos(void *d, uint64_t v, uint64_t n, unsigned size)
     }
 }
 
-/* How many elements from address on, upwards, lie in its page. */
-static uint64_t page_run(uint64_t lin, unsigned size)
+/* The same downwards, from the highest element on. */
+#define STRING_DOWN_FNS(bits, type, sfx)                                                           \
+    static void host_movs_down##bits(void *d, const void *s, uint64_t n)                           \
+    {                                                                                              \
+        __asm__ volatile("std\n\trep movs" sfx "\n\tcld"                                          \
+                         : "+D"(d), "+S"(s), "+c"(n)                                               \
+                         :                                                                         \
+                         : "memory", "cc");                                                        \
+    }
+SIZES(STRING_DOWN_FNS)
+
+static void host_movs_down(uint8_t *d, const uint8_t *s, uint64_t n, unsigned size)
 {
-    return (PAGE_SIZE - (lin & ~PAGE_MASK)) / size;
+    d += (n - 1) * size;
+    s += (n - 1) * size;
+    switch (size) {
+    case 1:
+        host_movs_down8(d, s, n);
+        break;
+    case 2:
+        host_movs_down16(d, s, n);
+        break;
+    case 4:
+        host_movs_down32(d, s, n);
+        break;
+    default:
+        host_movs_down64(d, s, n);
+        break;
+    }
+}
+
+/* Returns what is left of n, which is not 0; cc: of the last comparison. */
+#define COMPARE_RUN_FNS(bits, type, sfx)                                                           \
+    static uint64_t host_cmps##bits(const void *s, const void *d, uint64_t n, bool equal,          \
+                                    uint32_t *cc)                                                  \
+    {                                                                                              \
+        if (equal)                                                                                 \
+            __asm__ volatile("repe cmps" sfx "\n\t" FLAGS_SAVE                                     \
+                             : "+S"(s), "+D"(d), "+c"(n), "=&a"(*cc)                               \
+                             :                                                                     \
+                             : "memory", "cc");                                                    \
+        else                                                                                       \
+            __asm__ volatile("repne cmps" sfx "\n\t" FLAGS_SAVE                                    \
+                             : "+S"(s), "+D"(d), "+c"(n), "=&a"(*cc)                               \
+                             :                                                                     \
+                             : "memory", "cc");                                                    \
+        return n;                                                                                  \
+    }                                                                                              \
+    static uint64_t host_scas##bits(uint64_t v, const void *d, uint64_t n, bool equal,             \
+                                    uint32_t *cc)                                                  \
+    {                                                                                              \
+        if (equal)                                                                                 \
+            __asm__ volatile("repe scas" sfx "\n\t" FLAGS_SAVE                                     \
+                             : "+D"(d), "+c"(n), "+a"(v)                                           \
+                             :                                                                     \
+                             : "memory", "cc");                                                    \
+        else                                                                                       \
+            __asm__ volatile("repne scas" sfx "\n\t" FLAGS_SAVE                                    \
+                             : "+D"(d), "+c"(n), "+a"(v)                                           \
+                             :                                                                     \
+                             : "memory", "cc");                                                    \
+        *cc = (uint32_t)v;                                                                         \
+        return n;                                                                                  \
+    }
+SIZES(COMPARE_RUN_FNS)
+
+/* How many elements from address on, upwards or downwards, lie in its page. */
+static uint64_t page_run(uint64_t lin, unsigned size, bool down)
+{
+    uint64_t at = lin & ~PAGE_MASK;
+
+    if (!down)
+        return (PAGE_SIZE - at) / size;
+    return at + size > PAGE_SIZE ? 0 : at / size + 1;
+}
+
+/* Does a run from ea on go around the end of the address space? */
+static bool run_wraps(uint64_t ea, uint64_t bytes, unsigned size, uint64_t mask, bool down)
+{
+    return down ? bytes - size > ea || size > mask - ea : bytes > mask - ea;
+}
+
+/* Where a run can be read at full speed; NULL: the general way has to. */
+static const uint8_t *run_to_read(struct x86_vcpu *c, unsigned seg, uint64_t ea, uint64_t bytes)
+{
+    uint64_t lin = ea + c->seg_base[seg];
+    const struct tlb_entry *e = tlb_slot(c, lin);
+
+    if ((int64_t)(ea + bytes - 1) > c->seg_read_last[seg] ||
+        ((lin + bytes - 1) & PAGE_MASK) != e->read)
+        return NULL;
+    return (const uint8_t *)(lin + e->addend);
 }
 
 /* Whole runs of plain memory at once; returns the iterations done, 0 where
@@ -168,42 +257,82 @@ static uint64_t page_run(uint64_t lin, unsigned size)
 static uint64_t fast_run(struct x86_vcpu *c, const struct x86_insn *i, enum string_op op,
                          uint64_t count)
 {
-    uint64_t mask = address_mask(i), size = i->size, n = count;
+    uint64_t mask = address_mask(i), size = i->size, n = count, bytes, below;
     uint64_t si = c->s.reg[X86_RSI] & mask, di = c->s.reg[X86_RDI] & mask;
-    bool has_code = false;
-    uint8_t *d, *s;
+    bool has_code = false, down = c->s.rflags & FLAG_DF;
+    const uint8_t *s;
+    int64_t by;
+    uint8_t *d;
 
-    if (c->s.rflags & FLAG_DF)
+    if (down && op == STR_STOS)
         return 0;
-    n = MIN(n, page_run(di + c->seg_base[X86_ES], i->size));
+    n = MIN(n, page_run(di + c->seg_base[X86_ES], i->size, down));
     if (op == STR_MOVS)
-        n = MIN(n, page_run(si + c->seg_base[i->seg], i->size));
-    /* The address must not wrap within the run. */
-    if (!n || n * size > mask - di || (op == STR_MOVS && n * size > mask - si))
+        n = MIN(n, page_run(si + c->seg_base[i->seg], i->size, down));
+    bytes = n * size;
+    if (!n || run_wraps(di, bytes, i->size, mask, down) ||
+        (op == STR_MOVS && run_wraps(si, bytes, i->size, mask, down)))
         return 0;
-    d = x86_rmw_fast(c, X86_ES, di, (unsigned)(n * size));
+    below = down ? bytes - size : 0;
+    d = x86_rmw_fast(c, X86_ES, di - below, (unsigned)bytes);
     if (!d) {
         /* One look for all of it, and one message to others. */
-        d = x86_run_beside_code(c, X86_ES, di, (unsigned)(n * size));
+        d = x86_run_beside_code(c, X86_ES, di - below, (unsigned)bytes);
         has_code = true;
     }
     if (!d)
         return 0;
+    by = down ? -(int64_t)bytes : (int64_t)bytes;
     if (op == STR_MOVS) {
-        uint64_t lin = si + c->seg_base[i->seg];
-        const struct tlb_entry *e = tlb_slot(c, lin);
-        if ((int64_t)(si + n * size - 1) > c->seg_read_last[i->seg] ||
-            ((lin + n * size - 1) & PAGE_MASK) != e->read)
+        s = run_to_read(c, i->seg, si - below, bytes);
+        if (!s)
             return 0;
-        s = (uint8_t *)(lin + e->addend);
-        host_movs(d, s, n, i->size);
-        advance(c, i, X86_RSI, (int64_t)(n * size));
+        if (down)
+            host_movs_down(d, s, n, i->size);
+        else
+            host_movs(d, s, n, i->size);
+        advance(c, i, X86_RSI, by);
     } else {
         host_stos(d, c->s.reg[X86_RAX], n, i->size);
     }
-    advance(c, i, X86_RDI, (int64_t)(n * size));
+    advance(c, i, X86_RDI, by);
     if (has_code)
-        x86_run_stored(c, d, (unsigned)(n * size));
+        x86_run_stored(c, d, (unsigned)bytes);
+    return n;
+}
+
+/* The same for REPE and REPNE: up to where it ends, or to a page's end. */
+static uint64_t compare_run(struct x86_vcpu *c, const struct x86_insn *i, enum string_op op,
+                            uint64_t count)
+{
+    uint64_t mask = address_mask(i), size = i->size, n, left, v = c->s.reg[X86_RAX];
+    uint64_t si = c->s.reg[X86_RSI] & mask, di = c->s.reg[X86_RDI] & mask;
+    bool equal = i->flags & INSN_REP;
+    const uint8_t *d, *s = NULL;
+    uint32_t cc;
+
+    if (c->s.rflags & FLAG_DF)
+        return 0;
+    n = MIN(count, page_run(di + c->seg_base[X86_ES], i->size, false));
+    if (op == STR_CMPS)
+        n = MIN(n, page_run(si + c->seg_base[i->seg], i->size, false));
+    if (!n || run_wraps(di, n * size, i->size, mask, false) ||
+        (op == STR_CMPS && run_wraps(si, n * size, i->size, mask, false)))
+        return 0;
+    d = run_to_read(c, X86_ES, di, n * size);
+    if (op == STR_CMPS)
+        s = run_to_read(c, i->seg, si, n * size);
+    if (!d || (op == STR_CMPS && !s))
+        return 0;
+#define RUN(bits)                                                                                  \
+    (s ? host_cmps##bits(s, d, n, equal, &cc) : host_scas##bits(v, d, n, equal, &cc))
+    left = size == 1 ? RUN(8) : size == 2 ? RUN(16) : size == 4 ? RUN(32) : RUN(64);
+#undef RUN
+    c->s.cc = (uint16_t)cc;
+    n -= left;
+    if (op == STR_CMPS)
+        advance(c, i, X86_RSI, (int64_t)(n * size));
+    advance(c, i, X86_RDI, (int64_t)(n * size));
     return n;
 }
 
@@ -228,6 +357,8 @@ static inline enum x86_next string_rep(struct x86_vcpu *c, const struct x86_insn
         /* While c->slow there may be a trap behind each iteration. */
         if ((op == STR_MOVS || op == STR_STOS) && !c->slow)
             n = fast_run(c, i, op, MIN(left, budget));
+        else if (compares && !c->slow)
+            n = compare_run(c, i, op, MIN(left, budget));
         if (!n) {
             string_step(c, i, op);
             n = 1;
