@@ -56,6 +56,15 @@ static void remove_slice(struct qcow2_cache *c, struct qcow2_slice *s)
     free(s);
 }
 
+static struct qcow2_slice *find(struct qcow2_cache *c, uint64_t offset)
+{
+    struct qcow2_slice *s = *bucket_of(c, offset);
+
+    while (s && s->offset != offset)
+        s = s->hash_next;
+    return s;
+}
+
 static void evict(struct qcow2_cache *c)
 {
     struct qcow2_slice *s = c->oldest, *newer;
@@ -74,18 +83,19 @@ void qcow2_cache_drop(struct qcow2_cache *c)
     c->dirty = 0;
 }
 
+void qcow2_cache_forget(struct qcow2_cache *c, uint64_t offset, uint64_t bytes)
+{
+    for (uint64_t at = offset; at < offset + bytes; at += c->slice_bytes) {
+        struct qcow2_slice *s = find(c, at);
+
+        if (s && !s->pins && !s->is_dirty && !s->is_loading)
+            remove_slice(c, s);
+    }
+}
+
 void qcow2_cache_destroy(struct qcow2_cache *c)
 {
     qcow2_cache_drop(c);
-}
-
-static struct qcow2_slice *find(struct qcow2_cache *c, uint64_t offset)
-{
-    struct qcow2_slice *s = *bucket_of(c, offset);
-
-    while (s && s->offset != offset)
-        s = s->hash_next;
-    return s;
 }
 
 static struct qcow2_slice *add(struct qcow2_cache *c, uint64_t offset)

@@ -238,7 +238,7 @@ static void drop(struct qcow2 *q, uint64_t cluster)
     uint64_t count;
 
     /* What fails is a leak. A count of zero is an image that lies. */
-    if (qcow2_refcount_get(q, cluster, &count) || !count ||
+    if (qcow2_is_metadata(q, cluster) || qcow2_refcount_get(q, cluster, &count) || !count ||
         qcow2_refcount_set(q, cluster, count - 1))
         return;
     if (count == 1)
@@ -258,8 +258,8 @@ static void punch(struct qcow2 *q, const struct qcow2_range *r)
         mutex_lock(&q->lock);
         if (c < q->fresh_from && q->packed_at >> q->cluster_bits == c)
             q->packed_at = 0; /* nothing more goes there */
-        alone = c < r->first + r->count && c < q->fresh_from && !qcow2_refcount_get(q, c, &count) &&
-                count == 1;
+        alone = c < r->first + r->count && c < q->fresh_from && !qcow2_is_metadata(q, c) &&
+                !qcow2_refcount_get(q, c, &count) && count == 1;
         mutex_unlock(&q->lock);
         if (alone) {
             n++;

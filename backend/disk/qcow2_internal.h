@@ -214,6 +214,9 @@ void qcow2_cache_init(struct qcow2_cache *c, unsigned slice_bytes, uint64_t limi
 void qcow2_cache_destroy(struct qcow2_cache *c);
 /* Forgets all, which is clean and not pinned. */
 void qcow2_cache_drop(struct qcow2_cache *c);
+/* What was a table of these bytes is none any more: they become a new one, which is
+ * written to the file and not through the cache. Lock held. */
+void qcow2_cache_forget(struct qcow2_cache *c, uint64_t offset, uint64_t bytes);
 /* A slice, pinned; lock held. */
 int qcow2_slice_get(struct qcow2 *q, struct qcow2_cache *c, uint64_t offset,
                     struct qcow2_slice **out);
@@ -227,6 +230,8 @@ bool qcow2_cache_is_full(const struct qcow2_cache *c);
 uint64_t qcow2_refcount_max(const struct qcow2 *q);
 int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
 int qcow2_refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t count);
+/* One that has to be what it is, whatever counts and entries say. */
+bool qcow2_is_metadata(const struct qcow2 *q, uint64_t cluster);
 /* 1 to `want` free clusters in a row, then in use. */
 int qcow2_alloc(struct qcow2 *q, uint64_t want, uint64_t *first, uint64_t *got, bool *is_fresh);
 /* Exactly so many. */

@@ -105,6 +105,7 @@ static int make_table(struct qcow2 *q, uint64_t index, uint64_t old)
     if (ret)
         return ret;
     offset = cluster << q->cluster_bits;
+    qcow2_cache_forget(&q->l2, offset, q->cluster_bytes);
     if (old) {
         /* No slice of it is dirty: only tables of our own are written to. */
         uint8_t *copy = malloc(q->cluster_bytes);

@@ -129,8 +129,7 @@ static bool covers(const struct qcow2 *q, uint64_t cluster, uint64_t offset, uin
            cluster < (offset >> q->cluster_bits) + qcow2_clusters_of(q, bytes);
 }
 
-/* A count of zero for one of these is a lie that must not be believed. */
-static bool is_known_metadata(const struct qcow2 *q, uint64_t cluster)
+bool qcow2_is_metadata(const struct qcow2 *q, uint64_t cluster)
 {
     const struct qcow2_header *h = &q->header;
     uint64_t entry = cluster / q->block_entries;
@@ -157,11 +156,12 @@ static int make_block(struct qcow2 *q, uint64_t cluster)
     uint64_t entry = cluster / q->block_entries;
     int ret;
 
-    if (is_known_metadata(q, cluster))
+    if (qcow2_is_metadata(q, cluster))
         return -EIO;
     ret = zero_cluster(q, cluster);
     if (ret)
         return ret;
+    qcow2_cache_forget(&q->refcounts, cluster << q->cluster_bits, q->cluster_bytes);
     note_used(q, cluster + 1);
     q->table[entry] = cluster << q->cluster_bits;
     ret = qcow2_refcount_set(q, cluster, 1);
@@ -321,7 +321,7 @@ static int try_cluster(struct qcow2 *q, uint64_t cluster)
     ret = qcow2_refcount_get(q, cluster, &count);
     if (ret || count)
         return ret;
-    return is_known_metadata(q, cluster) ? -EIO : 1;
+    return qcow2_is_metadata(q, cluster) ? -EIO : 1;
 }
 
 static int take(struct qcow2 *q, uint64_t first, uint64_t count)

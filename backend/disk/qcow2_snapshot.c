@@ -136,7 +136,8 @@ static uint8_t *put_one(uint8_t *p, const struct qcow2_snapshot *s)
     be32_put(p + 32, s->vm_state_bytes > UINT32_MAX ? 0 : (uint32_t)s->vm_state_bytes);
     be32_put(p + 36, extra);
     p += ENTRY_BYTES;
-    memcpy(p, s->extra, s->extra_bytes);
+    if (s->extra_bytes)
+        memcpy(p, s->extra, s->extra_bytes);
     be64_put(p, s->vm_state_bytes);
     be64_put(p + 8, s->virtual_bytes);
     p += extra;
@@ -343,7 +344,12 @@ static int begin(struct disk_layer *l, struct qcow2_snapshots *list, struct erro
 static int finish(struct qcow2 *q, struct qcow2_snapshots *list, int ret, const char *verb,
                   struct error *err)
 {
+    struct error ignored;
+
     qcow2_snapshots_free(list);
+    /* Counts that have grown before one could not: as they were. */
+    if (ret == -ERANGE && !qcow2_commit(q))
+        qcow2_rebuild(q, &ignored);
     for (unsigned n = 0; n < 2 && !ret; n++)
         ret = qcow2_commit(q);
     if (!ret)

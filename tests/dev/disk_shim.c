@@ -238,8 +238,6 @@ static void apply(uint8_t *image, const struct shim_event *e)
         memcpy(image + e->offset, e->data, e->bytes);
 }
 
-/* What the disk may hold after the first `end` events: all that was flushed,
- * and of the rest any, in any order, sectors torn apart. */
 static void crash(struct shim *s, unsigned end, uint8_t *image, uint64_t *seed)
 {
     unsigned flushed = 0;
@@ -259,6 +257,12 @@ static void crash(struct shim *s, unsigned end, uint8_t *image, uint64_t *seed)
             if (next_random(seed) % 4)
                 memcpy(image + e->offset + at, e->data + at, DISK_SECTOR_BYTES);
     }
+}
+
+void shim_crash(struct shim *s, unsigned events, uint8_t *image, uint64_t seed)
+{
+    seed = (seed + 1) * 0x9e3779b97f4a7c15;
+    crash(s, events, image, &seed);
 }
 
 /* A sector may hold what was promised, or what somebody wrote over it later. */

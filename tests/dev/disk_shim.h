@@ -56,6 +56,11 @@ void shim_log_flush(struct shim *s);
 /* The log begins here. */
 void shim_mark(struct shim *s);
 
+/* What the disk may hold after a power cut behind the first `events` events: all
+ * that was flushed, and of the rest any, in any order, sectors torn apart. image
+ * has the layer's size. */
+void shim_crash(struct shim *s, unsigned events, uint8_t *image, uint64_t seed);
+
 /* The guest knew, when `events` events had been logged, that `bytes` at `offset`
  * were as in data on the host's disk. Tries crashes at each later point, each
  * with several choices of what had arrived; false: the bytes may be lost. Writes

@@ -1,0 +1,806 @@
+/*
+ * qcow2 as a layer: random operations against a model, for clusters and refcounts
+ * of all sizes, with backing files, snapshots and compressed clusters; power cuts;
+ * faults of the host; threads; images that lie.
+ *
+ * A sector's content is its number and a stamp, so that a model is one number a
+ * sector. After each test the image is checked: no damage, and no leak where
+ * nothing has failed.
+ */
+#include "backend/disk/qcow2.h"
+#include "tests/dev/disk_shim.h"
+#include "tests/dev/harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { SECTOR = DISK_SECTOR_BYTES, SPAN_SECTORS = 600 };
+
+static uint64_t random_below(uint64_t *seed, uint64_t n)
+{
+    return (harness_random(seed) >> 16) % n;
+}
+
+/* 1 to most, and not beyond the end. */
+static uint64_t random_sectors(uint64_t *seed, uint64_t most, uint64_t left)
+{
+    uint64_t n = 1 + random_below(seed, most);
+
+    return MIN(n, left);
+}
+
+/* ---- sectors ---- */
+
+static void fill_sector(uint8_t *p, uint64_t sector, uint64_t stamp)
+{
+    uint64_t *word = (uint64_t *)(void *)p;
+
+    for (unsigned n = 0; n < SECTOR / 8; n++)
+        word[n] = stamp ? stamp << 20 ^ sector ^ (n >= 32 ? ~0ull : 0) : 0;
+}
+
+/* The stamp, or UINT64_MAX: this was never written there. */
+static uint64_t stamp_of(const uint8_t *p, uint64_t sector)
+{
+    uint64_t expected[SECTOR / 8], first;
+
+    memcpy(&first, p, sizeof first);
+    fill_sector((uint8_t *)expected, sector, first ? (first ^ sector) >> 20 : 0);
+    return memcmp(expected, p, SECTOR) ? UINT64_MAX : first ? (first ^ sector) >> 20 : 0;
+}
+
+/* ---- an image under test ---- */
+
+struct image {
+    int fd; /* of a memory file, or -1: on a shim */
+    struct shim *shim;
+    struct disk_layer *l;
+    uint64_t sectors, stamp;
+    uint64_t *model;
+    struct disk_layer *backing; /* owned by l */
+    uint64_t backing_sectors;
+};
+
+static struct disk_layer *memory_file(int fd)
+{
+    struct stat st;
+
+    assert_int_equal(fstat(fd, &st), 0);
+    return disk_file_from_fd(dup(fd), (uint64_t)st.st_size);
+}
+
+static int transfer(struct disk_layer *l, bool is_write, uint64_t sector, void *data,
+                    uint64_t sectors)
+{
+    /* In three spans, where there is enough. */
+    uint64_t third = sectors / 3 * SECTOR, bytes = sectors * SECTOR;
+    struct disk_span spans[3] = {{data, third},
+                                 {(uint8_t *)data + third, third},
+                                 {(uint8_t *)data + 2 * third, bytes - 2 * third}};
+
+    return (is_write ? l->ops->write : l->ops->read)(l, sector * SECTOR, spans, 3, bytes);
+}
+
+static struct disk_layer *make_backing(uint64_t sectors)
+{
+    int fd = memfd_create("backing", MFD_CLOEXEC);
+    uint8_t sector[SECTOR];
+
+    assert_true(fd >= 0);
+    for (uint64_t n = 0; n < sectors; n++) {
+        fill_sector(sector, n, n % 5 ? 1 : 0);
+        assert_int_equal(pwrite(fd, sector, SECTOR, (off_t)(n * SECTOR)), SECTOR);
+    }
+    return disk_file_from_fd(fd, sectors * SECTOR);
+}
+
+static struct disk_layer *open_layer(struct disk_layer *file, bool to_check)
+{
+    struct error err = {.text = ""};
+    struct disk_layer *l = to_check ? qcow2_open_to_check(file, "test", &err)
+                                    : qcow2_open(file, "test", DISK_WRITEBACK, &err);
+
+    if (!l)
+        fail_msg("%s", err.text);
+    return l;
+}
+
+static void image_open(struct image *im)
+{
+    im->l = open_layer(memory_file(im->fd), false);
+    if (im->backing_sectors)
+        qcow2_set_backing(im->l, make_backing(im->backing_sectors));
+}
+
+static void image_create(struct image *im, const struct qcow2_options *o, uint64_t backing_sectors)
+{
+    struct error err = {.text = ""};
+    struct disk_layer *file;
+
+    memset(im, 0, sizeof *im);
+    im->fd = memfd_create("qcow2", MFD_CLOEXEC);
+    assert_true(im->fd >= 0);
+    file = memory_file(im->fd);
+    if (qcow2_create(file, o, &err))
+        fail_msg("%s", err.text);
+    disk_layer_destroy(file);
+    im->sectors = o->virtual_bytes / SECTOR;
+    im->model = calloc(im->sectors, sizeof *im->model);
+    im->backing_sectors = backing_sectors;
+    im->stamp = 1;
+    for (uint64_t n = 0; n < MIN(backing_sectors, im->sectors); n++)
+        im->model[n] = n % 5 ? 1 : 0;
+    image_open(im);
+}
+
+static void print_line(void *ctx, const char *line)
+{
+    print_message("%s\n", line);
+}
+
+static void check_file(struct disk_layer *file, bool leaks_are_fine)
+{
+    struct qcow2_check check = {.tell = leaks_are_fine ? NULL : print_line};
+    struct error err = {.text = ""};
+    struct disk_layer *l = open_layer(file, true);
+
+    if (qcow2_check(l, QCOW2_REPAIR_NONE, &check, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(check.corruptions, 0);
+    if (!leaks_are_fine)
+        assert_int_equal(check.leaks, 0);
+    disk_layer_destroy(l);
+}
+
+static void image_check(struct image *im, bool leaks_are_fine)
+{
+    check_file(memory_file(im->fd), leaks_are_fine);
+}
+
+static void image_verify(struct image *im)
+{
+    static uint8_t data[SPAN_SECTORS * SECTOR] __attribute__((aligned(4096)));
+
+    for (uint64_t at = 0, n; at < im->sectors; at += n) {
+        n = MIN(im->sectors - at, SPAN_SECTORS);
+        assert_int_equal(transfer(im->l, false, at, data, n), 0);
+        for (uint64_t i = 0; i < n; i++)
+            if (stamp_of(data + i * SECTOR, at + i) != im->model[at + i])
+                fail_msg("sector %llu has stamp %llu and not %llu", (unsigned long long)(at + i),
+                         (unsigned long long)stamp_of(data + i * SECTOR, at + i),
+                         (unsigned long long)im->model[at + i]);
+    }
+}
+
+static void image_close(struct image *im)
+{
+    disk_layer_destroy(im->l);
+    im->l = NULL;
+}
+
+static void image_destroy(struct image *im)
+{
+    image_close(im);
+    image_check(im, false);
+    close(im->fd);
+    free(im->model);
+}
+
+/* ---- random operations ---- */
+
+enum op { OP_WRITE, OP_ZERO, OP_DISCARD, OP_FLUSH, OP_PACKED, OPS };
+
+static int do_op(struct image *im, enum op op, uint64_t sector, uint64_t sectors)
+{
+    static uint8_t data[SPAN_SECTORS * SECTOR] __attribute__((aligned(4096)));
+    uint64_t stamp = op == OP_WRITE ? ++im->stamp : 0;
+    int ret;
+
+    switch (op) {
+    case OP_WRITE:
+        for (uint64_t n = 0; n < sectors; n++)
+            fill_sector(data + n * SECTOR, sector + n, stamp);
+        ret = transfer(im->l, true, sector, data, sectors);
+        break;
+    case OP_ZERO:
+        ret = disk_layer_zero(im->l, sector * SECTOR, sectors * SECTOR);
+        break;
+    case OP_FLUSH:
+        return im->l->ops->flush(im->l);
+    case OP_DISCARD:
+    case OP_PACKED:
+    default:
+        return 0;
+    }
+    for (uint64_t n = 0; n < sectors && !ret; n++)
+        im->model[sector + n] = stamp;
+    return ret;
+}
+
+/* Whole clusters only, and which of them is the layer's choice: it says. */
+static void discard(struct image *im, uint64_t sector, uint64_t sectors)
+{
+    static uint8_t data[SPAN_SECTORS * SECTOR] __attribute__((aligned(4096)));
+
+    assert_int_equal(im->l->ops->discard(im->l, sector * SECTOR, sectors * SECTOR), 0);
+    assert_int_equal(transfer(im->l, false, sector, data, sectors), 0);
+    for (uint64_t n = 0; n < sectors; n++) {
+        uint64_t stamp = stamp_of(data + n * SECTOR, sector + n);
+
+        assert_true(stamp == 0 || stamp == im->model[sector + n]);
+        im->model[sector + n] = stamp;
+    }
+}
+
+/* A compressed cluster where nothing is yet; elsewhere it is refused. */
+static void write_packed(struct image *im, unsigned cluster_bits, uint64_t sector)
+{
+    uint64_t cluster = BIT(cluster_bits), first = align_down(sector * SECTOR, cluster) / SECTOR;
+    uint64_t sectors = cluster / SECTOR, stamp = im->stamp + 1;
+    uint8_t *data = calloc(1, cluster), *room = malloc(qcow2_compress_room(im->l));
+    size_t packed;
+    int ret;
+
+    for (uint64_t n = 0; n < sectors; n++)
+        fill_sector(data + n * SECTOR, first + n, stamp);
+    packed = qcow2_compress(im->l, data, room, cluster);
+    if (packed && first + sectors <= im->sectors) {
+        ret = qcow2_write_compressed(im->l, first * SECTOR, room, packed);
+        assert_true(ret == 0 || ret == -EEXIST);
+        for (uint64_t n = 0; n < sectors && !ret; n++)
+            im->model[first + n] = stamp;
+        im->stamp += !ret;
+    }
+    free(data);
+    free(room);
+}
+
+struct variant {
+    unsigned version, cluster_bits, refcount_bits;
+    uint64_t sectors, backing_sectors;
+    enum qcow2_compression compression;
+    unsigned ops;
+};
+
+static struct qcow2_options options_of(const struct variant *v)
+{
+    return (struct qcow2_options){.virtual_bytes = v->sectors * SECTOR,
+                                  .version = v->version,
+                                  .cluster_bits = v->cluster_bits,
+                                  .refcount_bits = v->refcount_bits,
+                                  .compression = v->compression};
+}
+
+static void random_ops(struct image *im, const struct variant *v, uint64_t *seed, unsigned ops)
+{
+    for (unsigned n = 0; n < ops; n++) {
+        enum op op = random_below(seed, 4) ? OP_WRITE : random_below(seed, OPS);
+        uint64_t sectors = 1 + random_below(seed, random_below(seed, 4) ? 16 : SPAN_SECTORS);
+        uint64_t sector = random_below(seed, im->sectors);
+
+        sectors = MIN(sectors, im->sectors - sector);
+        if (op == OP_DISCARD)
+            discard(im, sector, sectors);
+        else if (op == OP_PACKED)
+            write_packed(im, v->cluster_bits, sector);
+        else
+            assert_int_equal(do_op(im, op, sector, sectors), 0);
+    }
+}
+
+static const struct variant variants[] = {
+    {3, 16, 16, 40000, 0, QCOW2_ZLIB, 600},    {3, 16, 16, 40000, 30001, QCOW2_ZSTD, 600},
+    {2, 16, 16, 40000, 0, QCOW2_ZLIB, 600},    {2, 12, 16, 20000, 9999, QCOW2_ZLIB, 600},
+    {3, 9, 16, 20000, 0, QCOW2_ZSTD, 500},     {3, 9, 64, 20000, 20000, QCOW2_ZLIB, 500},
+    {3, 12, 1, 20000, 5000, QCOW2_ZLIB, 600},  {3, 12, 2, 20000, 0, QCOW2_ZSTD, 600},
+    {3, 13, 4, 20001, 30000, QCOW2_ZLIB, 600}, {3, 10, 8, 20000, 0, QCOW2_ZLIB, 600},
+    {3, 17, 32, 60000, 100, QCOW2_ZSTD, 400},  {3, 21, 16, 60000, 50000, QCOW2_ZLIB, 150},
+};
+
+static void model(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(variants); i++) {
+        const struct variant *v = &variants[i];
+        struct qcow2_options o = options_of(v);
+        uint64_t seed = 77 + i;
+        struct image im;
+
+        image_create(&im, &o, v->backing_sectors);
+        for (unsigned round = 0; round < 4; round++) {
+            random_ops(&im, v, &seed, v->ops / 4);
+            image_verify(&im);
+            image_close(&im);
+            image_check(&im, false);
+            image_open(&im);
+            image_verify(&im);
+        }
+        image_destroy(&im);
+    }
+}
+
+/* ---- snapshots ---- */
+
+enum { SNAPSHOTS = 4 };
+
+static void snapshots(void **state)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(variants); i++) {
+        const struct variant *v = &variants[i];
+        struct qcow2_options o = options_of(v);
+        uint64_t seed = 99 + i, *kept[SNAPSHOTS] = {NULL}, bytes = v->sectors * 8;
+        struct error err = {.text = ""};
+        struct image im;
+
+        image_create(&im, &o, v->backing_sectors);
+        for (unsigned round = 0; round < 16; round++) {
+            unsigned which = (unsigned)random_below(&seed, SNAPSHOTS);
+            char name[8];
+
+            snprintf(name, sizeof name, "s%u", which);
+            random_ops(&im, v, &seed, v->ops / 12);
+            if (!kept[which]) {
+                int ret = qcow2_snapshot_create(im.l, name, &err);
+
+                if (ret == -ERANGE && v->refcount_bits <= 2)
+                    continue; /* so few bits cannot count that */
+                if (ret)
+                    fail_msg("%s", err.text);
+                kept[which] = malloc(bytes);
+                memcpy(kept[which], im.model, bytes);
+            } else if (random_below(&seed, 2)) {
+                int ret = qcow2_snapshot_apply(im.l, name, &err);
+
+                if (ret == -ERANGE && v->refcount_bits <= 2)
+                    continue;
+                if (ret)
+                    fail_msg("%s", err.text);
+                memcpy(im.model, kept[which], bytes);
+            } else {
+                if (qcow2_snapshot_delete(im.l, name, &err))
+                    fail_msg("%s", err.text);
+                free(kept[which]);
+                kept[which] = NULL;
+            }
+            image_verify(&im);
+            if (round % 4 == 3) {
+                image_close(&im);
+                image_check(&im, false);
+                image_open(&im);
+            }
+        }
+        for (unsigned which = 0; which < SNAPSHOTS; which++)
+            free(kept[which]);
+        image_destroy(&im);
+    }
+}
+
+/* ---- size ---- */
+
+static void sizes(void **state)
+{
+    static const struct variant v = {3, 12, 16, 20000, 25000, QCOW2_ZLIB, 0};
+    struct qcow2_options o = options_of(&v);
+    uint64_t seed = 5, before = v.sectors;
+    struct image im;
+
+    image_create(&im, &o, v.backing_sectors);
+    for (unsigned round = 0; round < 8; round++) {
+        uint64_t sectors = 1000 + random_below(&seed, 60000);
+
+        random_ops(&im, &v, &seed, 100);
+        assert_int_equal(im.l->ops->resize(im.l, sectors * SECTOR), 0);
+        assert_int_equal(im.l->bytes, sectors * SECTOR);
+        im.model = realloc(im.model, sectors * sizeof *im.model);
+        if (sectors > before)
+            memset(im.model + before, 0, (sectors - before) * sizeof *im.model);
+        before = im.sectors = sectors;
+        image_verify(&im);
+    }
+    image_destroy(&im);
+}
+
+/* ---- power cuts ---- */
+
+struct done {
+    enum op op;
+    uint64_t sector, sectors, stamp;
+    unsigned events_before, events_after;
+};
+
+enum { CRASH_OPS = 120, SHIM_BYTES = 3 << 20, CRASH_SECTORS = 1500 };
+
+/* May the sector have that stamp after a cut behind `events` events? */
+static bool is_allowed(const struct done *ops, unsigned count, unsigned events, uint64_t sector,
+                       uint64_t stamp)
+{
+    unsigned from = 0;
+    uint64_t promised = 0;
+    bool fine = false;
+
+    for (unsigned n = 0; n < count; n++)
+        if (ops[n].op == OP_FLUSH && ops[n].events_after <= events)
+            from = n;
+    for (unsigned n = 0; n < count && ops[n].events_before <= events; n++) {
+        const struct done *d = &ops[n];
+
+        if (d->op == OP_FLUSH || sector < d->sector || sector >= d->sector + d->sectors)
+            continue;
+        if (n < from)
+            promised = d->stamp;
+        else
+            fine |= d->stamp == stamp;
+    }
+    return fine || promised == stamp;
+}
+
+static void cut(struct shim *s, const struct done *ops, unsigned count, unsigned events,
+                uint64_t seed)
+{
+    uint8_t *image = malloc(s->layer.bytes), *data = malloc(CRASH_SECTORS * SECTOR);
+    struct shim *after = shim_create(s->layer.bytes);
+    struct qcow2_check check = {0};
+    struct error err = {.text = ""};
+    struct disk_layer *l;
+
+    shim_crash(s, events, image, seed);
+    memcpy(after->bytes, image, s->layer.bytes);
+    l = open_layer(&after->layer, true);
+    assert_int_equal(qcow2_check(l, QCOW2_REPAIR_NONE, &check, &err), 0);
+    if (check.corruptions)
+        fail_msg("after %u of %u events the image is damaged", events, s->events);
+    assert_int_equal(transfer(l, false, 0, data, CRASH_SECTORS), 0);
+    for (uint64_t n = 0; n < CRASH_SECTORS; n++)
+        if (!is_allowed(ops, count, events, n, stamp_of(data + n * SECTOR, n)))
+            fail_msg("after %u of %u events sector %llu has stamp %llu", events, s->events,
+                     (unsigned long long)n, (unsigned long long)stamp_of(data + n * SECTOR, n));
+    disk_layer_destroy(l);
+    free(data);
+    free(image);
+}
+
+static void power_cuts(void **state)
+{
+    static const struct variant kinds[] = {
+        {3, 9, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},  {3, 12, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},
+        {3, 16, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0}, {2, 11, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},
+        {3, 9, 64, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},  {3, 10, 1, CRASH_SECTORS, 0, QCOW2_ZLIB, 0}};
+    const char *rounds = getenv("QCOW2_CUT_ROUNDS");
+    unsigned cuts = rounds ? (unsigned)atoi(rounds) : 60;
+
+    for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
+        struct qcow2_options o = options_of(&kinds[k]);
+        struct done ops[CRASH_OPS];
+        struct shim *s = shim_create(SHIM_BYTES);
+        struct error err = {.text = ""};
+        struct image im = {.sectors = CRASH_SECTORS, .stamp = 1};
+        uint64_t seed = 31 + k;
+        unsigned count = 0;
+
+        im.model = calloc(CRASH_SECTORS, sizeof *im.model);
+        assert_int_equal(qcow2_create(&s->layer, &o, &err), 0);
+        shim_mark(s);
+        im.l = open_layer(&s->layer, false);
+        while (count < CRASH_OPS && s->events + 400 < SHIM_EVENTS) {
+            struct done *d = &ops[count++];
+            uint64_t sector = random_below(&seed, CRASH_SECTORS);
+
+            *d = (struct done){.op = random_below(&seed, 6)   ? OP_WRITE
+                                     : random_below(&seed, 2) ? OP_FLUSH
+                                                              : OP_ZERO,
+                               .sector = sector,
+                               .sectors = random_sectors(&seed, 40, CRASH_SECTORS - sector),
+                               .events_before = s->events};
+            assert_int_equal(do_op(&im, d->op, d->sector, d->sectors), 0);
+            d->stamp = d->op == OP_WRITE ? im.stamp : 0;
+            d->events_after = s->events;
+        }
+        for (unsigned n = 0; n < cuts; n++)
+            cut(s, ops, count, (unsigned)random_below(&seed, s->events + 1), seed);
+        disk_layer_destroy(im.l);
+        free(im.model);
+    }
+}
+
+/* ---- faults of the host ---- */
+
+static void faults(void **state)
+{
+    static const int errors[] = {-EIO, -ENOSPC};
+
+    for (unsigned round = 0; round < 60; round++) {
+        struct variant v = {3, round % 2 ? 12 : 9, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0};
+        struct qcow2_options o = options_of(&v);
+        struct shim *s = shim_create(SHIM_BYTES), *after = shim_create(SHIM_BYTES);
+        struct image im = {.sectors = CRASH_SECTORS, .stamp = 1};
+        struct error err = {.text = ""};
+        uint64_t seed = 1000 + round;
+        bool *unsure = calloc(CRASH_SECTORS, sizeof *unsure);
+        uint8_t data[SECTOR] __attribute__((aligned(8)));
+
+        im.model = calloc(CRASH_SECTORS, sizeof *im.model);
+        assert_int_equal(qcow2_create(&s->layer, &o, &err), 0);
+        im.l = open_layer(&s->layer, false);
+        for (unsigned n = 0; n < 150; n++) {
+            uint64_t sector = random_below(&seed, CRASH_SECTORS);
+            uint64_t sectors = random_sectors(&seed, 40, CRASH_SECTORS - sector);
+            enum op op = random_below(&seed, 8) ? OP_WRITE : OP_FLUSH;
+
+            shim_mark(s); /* the log is not needed */
+            if (!random_below(&seed, 6)) {
+                memset(s->fault, 0, sizeof s->fault);
+                shim_fail(s, random_below(&seed, 4) ? DISK_WRITE : DISK_FLUSH, 0, SHIM_BYTES, 1,
+                          errors[random_below(&seed, 2)]);
+                s->fault[0].after = (unsigned)random_below(&seed, 6);
+            }
+            for (uint64_t i = 0; i < sectors && op == OP_WRITE; i++)
+                unsure[sector + i] = false;
+            if (do_op(&im, op, sector, sectors) && op == OP_WRITE)
+                for (uint64_t i = 0; i < sectors; i++)
+                    unsure[sector + i] = true;
+        }
+        memset(s->fault, 0, sizeof s->fault);
+        for (uint64_t n = 0; n < CRASH_SECTORS; n++) {
+            assert_int_equal(transfer(im.l, false, n, data, 1), 0);
+            if (!unsure[n])
+                assert_int_equal(stamp_of(data, n), im.model[n]);
+        }
+        shim_mark(s);
+        assert_int_equal(im.l->ops->flush(im.l), 0);
+        memcpy(after->bytes, s->bytes, SHIM_BYTES);
+        shim_mark(s);
+        disk_layer_destroy(im.l);
+        check_file(&after->layer, true);
+        free(im.model);
+        free(unsure);
+    }
+}
+
+/* ---- threads ---- */
+
+enum { THREADS = 4, THREAD_OPS = 1500, THREAD_SECTORS = 6000 };
+
+struct worker {
+    struct thread thread;
+    struct disk_layer *l;
+    unsigned number;
+    uint64_t model[THREAD_SECTORS];
+    const char *wrong;
+};
+
+/* Sectors n with n % THREADS == number are its own; clusters are everybody's. */
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    uint64_t seed = 7 + w->number, stamp = 1;
+    uint8_t data[SECTOR] __attribute__((aligned(8)));
+
+    for (unsigned n = 0; n < THREAD_OPS && !w->wrong; n++) {
+        uint64_t sector = random_below(&seed, THREAD_SECTORS / THREADS) * THREADS + w->number;
+        int ret = 0;
+
+        switch (random_below(&seed, 8)) {
+        case 0:
+            ret = disk_layer_zero(w->l, sector * SECTOR, SECTOR);
+            w->model[sector] = 0;
+            break;
+        case 1:
+            ret = n % 7 ? 0 : w->l->ops->flush(w->l);
+            break;
+        case 2:
+        case 3:
+        case 4:
+            ret = transfer(w->l, false, sector, data, 1);
+            if (stamp_of(data, sector) != w->model[sector])
+                w->wrong = "a sector has another's content";
+            break;
+        default:
+            fill_sector(data, sector, ++stamp);
+            w->model[sector] = stamp;
+            ret = transfer(w->l, true, sector, data, 1);
+        }
+        if (ret)
+            w->wrong = strerror(-ret);
+    }
+    return NULL;
+}
+
+static void threads(void **state)
+{
+    static const unsigned bits[] = {9, 12, 16};
+    static struct worker workers[THREADS];
+
+    for (size_t b = 0; b < ARRAY_SIZE(bits); b++) {
+        struct variant v = {3, bits[b], 16, THREAD_SECTORS, 0, QCOW2_ZLIB, 0};
+        struct qcow2_options o = options_of(&v);
+        struct image im;
+
+        image_create(&im, &o, 0);
+        for (unsigned n = 0; n < THREADS; n++) {
+            workers[n] = (struct worker){.l = im.l, .number = n};
+            assert_int_equal(thread_start(&workers[n].thread, "test", work, &workers[n]), 0);
+        }
+        for (unsigned n = 0; n < THREADS; n++) {
+            thread_join(&workers[n].thread);
+            if (workers[n].wrong)
+                fail_msg("thread %u: %s", n, workers[n].wrong);
+        }
+        for (uint64_t n = 0; n < THREAD_SECTORS; n++)
+            im.model[n] = workers[n % THREADS].model[n];
+        image_verify(&im);
+        image_destroy(&im);
+    }
+}
+
+/* ---- repair ---- */
+
+/* Counts of clusters of 4 KiB, as the first refcount block has them, become `count`. */
+static void spoil_counts(int fd, uint16_t count)
+{
+    uint8_t be[8];
+    uint64_t block;
+
+    assert_int_equal(pread(fd, be, 8, 48), 8);
+    assert_int_equal(pread(fd, be, 8, (off_t)be64_get(be)), 8);
+    block = be64_get(be);
+    be16_put(be, count);
+    for (unsigned n = 4; n < 2000; n += 3)
+        assert_int_equal(pwrite(fd, be, 2, (off_t)(block + n * 2)), 2);
+}
+
+static void repairs(void **state)
+{
+    static const struct variant v = {3, 12, 16, 20000, 0, QCOW2_ZLIB, 0};
+    struct qcow2_options o = options_of(&v);
+    struct qcow2_check check = {0};
+    struct error err = {.text = ""};
+    uint64_t seed = 3;
+    uint8_t bytes[8];
+    struct image im;
+
+    image_create(&im, &o, 0);
+    random_ops(&im, &v, &seed, 300);
+    assert_int_equal(qcow2_snapshot_create(im.l, "kept", &err), 0);
+    random_ops(&im, &v, &seed, 300);
+    image_close(&im);
+    /* Refcounts of rubbish, and the dirty bit: repaired by opening it. */
+    spoil_counts(im.fd, 7);
+    be64_put(bytes, 1);
+    assert_int_equal(pwrite(im.fd, bytes, 8, 72), 8);
+    image_open(&im);
+    image_verify(&im);
+    random_ops(&im, &v, &seed, 100);
+    assert_int_equal(qcow2_snapshot_apply(im.l, "kept", &err), 0);
+    image_close(&im);
+    image_check(&im, false);
+    /* The same without the bit: for check -r. */
+    image_open(&im);
+    memset(im.model, 0, im.sectors * sizeof *im.model);
+    assert_int_equal(disk_layer_zero(im.l, 0, im.sectors * SECTOR), 0);
+    random_ops(&im, &v, &seed, 100);
+    image_close(&im);
+    spoil_counts(im.fd, 0);
+    im.l = open_layer(memory_file(im.fd), true);
+    assert_int_equal(qcow2_check(im.l, QCOW2_REPAIR_ALL, &check, &err), 0);
+    assert_int_equal(check.corruptions + check.leaks, 0);
+    image_close(&im);
+    image_open(&im);
+    image_verify(&im);
+    image_destroy(&im);
+}
+
+/* ---- images that lie ---- */
+
+static void poke(int fd, uint64_t offset, uint64_t value, unsigned bytes)
+{
+    uint8_t be[8];
+
+    be64_put(be, value);
+    assert_int_equal(pwrite(fd, be + 8 - bytes, bytes, (off_t)offset), bytes);
+}
+
+static void lies(void **state)
+{
+    static const struct {
+        uint64_t offset, value;
+        unsigned bytes;
+        const char *words;
+    } pokes[] = {
+        {0, 0, 4, "no qcow2"},
+        {4, 4, 4, "version 4"},
+        {8, 3, 8, "backing file"},
+        {8, 70000, 8, "backing file"},
+        {20, 8, 4, "2^8"},
+        {20, 40, 4, "2^40"},
+        {24, BIT(60), 8, "size of the disk"},
+        {24, BIT(40), 8, "L1 table"},
+        {32, 1, 4, "AES"},
+        {32, 2, 4, "LUKS"},
+        {36, 0xffffffff, 4, "L1 table"},
+        {40, BIT(50), 8, "place of the L1"},
+        {40, 3, 8, "place of the L1"},
+        {48, BIT(62), 8, "refcount table"},
+        {56, 0xffffffff, 4, "refcount table"},
+        {60, 0xffffffff, 4, "snapshots"},
+        {72, 2, 8, "marked as damaged"},
+        {72, 4, 8, "another file"},
+        {72, 16, 8, "extended L2"},
+        {72, BIT(40), 8, "number 40"},
+        {72, 8, 8, "kind 0"},
+        {96, 7, 4, "width"},
+        {100, 12, 4, "length of its header"},
+        {104, 5, 1, "kind 5"},
+        {116, 0xffffffff, 4, "header extension"},
+    };
+    static const struct variant v = {3, 16, 16, 20000, 0, QCOW2_ZLIB, 0};
+    struct qcow2_options o = options_of(&v);
+
+    for (size_t n = 0; n < ARRAY_SIZE(pokes); n++) {
+        struct error err = {.text = ""};
+        struct image im;
+
+        image_create(&im, &o, 0);
+        image_close(&im);
+        poke(im.fd, pokes[n].offset, pokes[n].value, pokes[n].bytes);
+        im.l = qcow2_open(memory_file(im.fd), "test", DISK_WRITEBACK, &err);
+        if (im.l || !strstr(err.text, pokes[n].words) || strchr(err.text, '\n'))
+            fail_msg("'%s' is not in '%s'", pokes[n].words, err.text);
+        close(im.fd);
+        free(im.model);
+    }
+}
+
+/* Tables that refer to what is not theirs: an error, and nothing of the header or
+ * the tables is written over. */
+static void wrong_tables(void **state)
+{
+    static const struct variant v = {3, 16, 16, 20000, 0, QCOW2_ZLIB, 0};
+    static const uint64_t entries[] = {
+        QCOW2_CLUSTER_BITS_MIN,      /* reserved bits */
+        BIT(63) | 0x10000,           /* the refcount table */
+        BIT(63) | 0x30000,           /* L1 */
+        BIT(63) | BIT(50),           /* behind the end */
+        BIT(63) | 0x12345600,        /* between clusters */
+        BIT(62) | BIT(61) | BIT(55), /* compressed, nowhere */
+        BIT(62) | 0x10000,           /* compressed, and rubbish */
+    };
+    struct qcow2_options o = options_of(&v);
+    uint8_t header[512], again[512], data[SECTOR] = {1};
+
+    for (size_t n = 0; n < ARRAY_SIZE(entries); n++) {
+        struct image im;
+
+        image_create(&im, &o, 0);
+        assert_int_equal(do_op(&im, OP_WRITE, 0, 1), 0);
+        image_close(&im);
+        poke(im.fd, 0x40000, entries[n], 8); /* the first L2 table */
+        assert_int_equal(pread(im.fd, header, sizeof header, 0x30000), sizeof header);
+        image_open(&im);
+        if (transfer(im.l, true, 0, data, 1))
+            transfer(im.l, false, 0, data, 1);
+        im.l->ops->discard(im.l, 0, BIT(16));
+        image_close(&im);
+        assert_int_equal(pread(im.fd, again, sizeof again, 0x30000), sizeof again);
+        assert_memory_equal(header, again, sizeof header);
+        close(im.fd);
+        free(im.model);
+    }
+}
+
+/* An argument: that test alone. */
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(model),      cmocka_unit_test(snapshots), cmocka_unit_test(sizes),
+        cmocka_unit_test(power_cuts), cmocka_unit_test(faults),    cmocka_unit_test(threads),
+        cmocka_unit_test(repairs),    cmocka_unit_test(lies),      cmocka_unit_test(wrong_tables),
+    };
+
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
