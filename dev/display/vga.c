@@ -238,6 +238,7 @@ struct vga *vga_create(struct vm *vm, struct pci_bus *bus, const struct vga_conf
         error_set(err, -ENOMEM, "out of memory for the display adapter");
         return NULL;
     }
+    vga_edid_fill(v->edid);
     v->vm = vm;
     if (create_memory(v, config, err) < 0 ||
         pci_function_init(&v->pci, bus, config->devfn, &identity, err) < 0) {

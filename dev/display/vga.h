@@ -4,7 +4,7 @@
  * docs/DISPLAY.md.
  *
  *     BAR 0    video memory, linear
- *     BAR 2    4 KiB: 400H-41FH ports 3C0H-3DFH, 500H- DISPI's registers
+ *     BAR 2    4 KiB: 0 the monitor's EDID, 400H-41FH ports 3C0H-3DFH, 500H- DISPI's registers
  *     ROM      the video BIOS
  *     ports    3B4H, 3B5H, 3BAH, 3C0H-3DFH (VGA), 1CEH-1D0H (DISPI)
  *     A0000H-BFFFFH, as much as GR6 selects

@@ -11,6 +11,7 @@
 #include "dev/display/vga_internal.h"
 
 enum mmio_offset {
+    MMIO_EDID = 0x000,
     MMIO_VGA = 0x400, /* ports 3C0H-3DFH */
     MMIO_DISPI = 0x500,
     MMIO_EXTENSION = 0x600, /* its size, then the byte order */
@@ -230,6 +231,11 @@ static uint64_t mmio_read(void *ctx, uint64_t offset, unsigned size)
     struct vga *v = ctx;
     uint64_t value = 0;
 
+    if (offset < MMIO_EDID + VGA_EDID_BYTES) {
+        for (unsigned i = 0; i < size && offset + i < VGA_EDID_BYTES; i++)
+            value |= (uint64_t)v->edid[offset + i] << 8 * i;
+        return value;
+    }
     if (offset >= MMIO_VGA && offset < MMIO_VGA + PORT_VGA_COUNT) {
         for (unsigned i = 0; i < size; i++)
             value |= (uint64_t)vga_port_read(v, (uint16_t)(PORT_VGA_FIRST + offset - MMIO_VGA + i))

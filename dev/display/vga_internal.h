@@ -1,7 +1,8 @@
 /*
  * Between the parts of the VGA: vga.c (life, PCI, state), vga_registers.c
- * (ports), vga_dispi.c (DISPI, BAR 2), vga_memory.c (A0000H-BFFFFH), vga_mode.c
- * (what the registers mean), vga_draw.c (pixels and characters).
+ * (ports), vga_dispi.c (DISPI, BAR 2), vga_edid.c (the monitor), vga_memory.c
+ * (A0000H-BFFFFH), vga_mode.c (what the registers mean), vga_draw.c (pixels and
+ * characters).
  *
  * Where bytes lie in video memory: four planes side by side, so that plane p
  * at offset o is byte 4 * o + p, and the four bytes of a latch are one word.
@@ -203,6 +204,7 @@ enum {
 #define VGA_WINDOW_BYTES (128 * KiB)
 #define VGA_FONT_BYTES (8 * KiB)
 #define VGA_FONT_PLANE 2
+#define VGA_EDID_BYTES 128
 
 /* ---- the device ---- */
 
@@ -231,7 +233,8 @@ struct vga {
     uint16_t dispi_index, dispi[DISPI_COUNT];
     bool text_live;
 
-    struct vga_drawn *drawn; /* host: no state of the machine */
+    uint8_t edid[VGA_EDID_BYTES]; /* constant */
+    struct vga_drawn *drawn;      /* host: no state of the machine */
 };
 
 /* ---- vga_registers.c ---- */
@@ -257,6 +260,10 @@ struct dispi_mode {
 };
 void vga_dispi_mode(const struct vga *v, struct dispi_mode *m);
 extern const struct region_ops vga_dispi_index_ops, vga_dispi_data_ops, vga_mmio_ops;
+
+/* ---- vga_edid.c ---- */
+
+void vga_edid_fill(uint8_t p[VGA_EDID_BYTES]);
 
 /* ---- vga_memory.c ---- */
 

@@ -4,10 +4,12 @@ the terminal as it was afterwards, however the machine ends."""
 
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 
-from harness import Failure, Machine, dialogue, fetch, guest, initramfs
-from screen import Screen, Shown, set_size
+from harness import Failure, Machine, ROOT, dialogue, fetch, guest, initramfs
+from screen import Screen, Shown, compare_picture, set_size
 
 
 def start(options):
@@ -86,8 +88,51 @@ def linux(m):
     after(m, SHOWN)
 
 
+def bochs():
+    """Linux' own driver finds the adapter and the monitor's EDID, sets its preferred
+    mode, and shows what is written to the frame buffer."""
+    width, height = 1280, 800
+    want = b"".join(bytes((x & 255, y & 255, (x ^ y) & 255))
+                    for y in range(height) for x in range(width))
+    memory = bytearray(4 * width * height)
+    memory[0::4], memory[1::4], memory[2::4] = want[2::3], want[1::3], want[0::3]
+    fetch("amd64", "busybox")
+    name = "initramfs-bochs-%d.cpio.gz" % os.getpid()
+    with tempfile.TemporaryDirectory(prefix="vireo-display-") as folder:
+        layer, png = os.path.join(folder, "layer"), os.path.join(folder, "shot.png")
+        subprocess.run([os.path.join(ROOT, "scripts", "guest-modules.py"),
+                        guest("unpacked/linux-image-amd64"), layer, "bochs"], check=True)
+        with open(os.path.join(layer, "picture"), "wb") as f:
+            f.write(memory)
+        image = initramfs(name=name, layers=[layer])
+
+        def talk(m):
+            m.expect(r"vireo:~# ", 120)
+            m.command_output("for n in $(cat /modules/order); do insmod /modules/$n.ko; done")
+            text, _ = m.command_output("dmesg | grep drm; cd /sys/class/drm/card0-Virtual-1; "
+                                       "cat modes; strings edid; cd")
+            for words in ("Found EDID data blob", "\n1280x800\n1920x1080\n", "\nVireo\n"):
+                if words not in text:
+                    raise Failure("no %r in %r" % (words, text))
+            m.command_output("cat /picture >/dev/fb0")
+            # The console's cursor is in its first line.
+            compare_picture(m, png, "the frame buffer", width, height, want, skip=16)
+            m.send("poweroff -f\n")
+            m.exits(0)
+
+        try:
+            dialogue(Machine([("kernel", guest("vmlinuz-amd64")), ("initrd", image),
+                              ("append", "console=ttyS0 quiet"), ("memory", "256M"),
+                              ("screenshot", png)]), talk)
+        finally:
+            os.unlink(image)
+
+
 WAYS = {"menu": menu, "killed": killed, "crash": crash, "stopped": stopped, "linux": linux}
 OPTIONS = [("firmware", "bios"), ("memory", "64M")]
+if sys.argv[1] == "bochs":
+    bochs()
+    sys.exit(0)
 if sys.argv[1] == "linux":
     fetch("cloud", "busybox")
     OPTIONS = [("kernel", guest("vmlinuz-cloud")), ("initrd", initramfs()), ("memory", "256M"),

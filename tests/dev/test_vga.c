@@ -404,6 +404,28 @@ static void test_dispi(void **state)
     harness_destroy(h);
 }
 
+/* The monitor: checksum, the preferred mode, a name, and nothing behind it. */
+static void test_edid(void **state)
+{
+    struct harness *h = create_vga();
+    uint8_t e[128], sum = 0;
+
+    for (unsigned n = 0; n < sizeof e; n++)
+        sum += e[n] = (uint8_t)mm_in(h, MMIO + n, 1);
+    assert_int_equal(sum, 0);
+    assert_memory_equal(e, "\0\xFF\xFF\xFF\xFF\xFF\xFF\0", 8);
+    assert_int_equal(e[56] | (e[58] & 0xF0) << 4, 1280);
+    assert_int_equal(e[59] | (e[61] & 0xF0) << 4, 800);
+    assert_memory_equal(e + 75, "\xFC\0Vireo\n", 8);
+    for (unsigned n = 0; n < sizeof e; n += 4)
+        assert_int_equal(mm_in(h, MMIO + n, 4), le32_get(e + n));
+    for (unsigned n = sizeof e; n < 0x400; n += 4)
+        assert_int_equal(mm_in(h, MMIO + n, 4), 0);
+    mm_out(h, MMIO + 56, 0, 4);
+    assert_int_equal(mm_in(h, MMIO + 56, 1), e[56]);
+    harness_destroy(h);
+}
+
 /* ---- hostile registers ---- */
 
 static uint64_t any_op(struct harness *h, uint64_t random)
@@ -500,7 +522,7 @@ int main(void)
         cmocka_unit_test(test_write_modes_1_2_3), cmocka_unit_test(test_read_modes),
         cmocka_unit_test(test_odd_even),     cmocka_unit_test(test_chain4),
         cmocka_unit_test(test_dispi),        cmocka_unit_test(test_reset),
-        cmocka_unit_test(test_fuzz),
+        cmocka_unit_test(test_edid),         cmocka_unit_test(test_fuzz),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
