@@ -7,7 +7,7 @@
 # usage: scripts/guest-kernels.sh [cloud] [amd64] [busybox] [686-pae] [busybox-i386] [xen]
 #        (nothing named: all of them)
 #
-# leaves: build/guests/{vmlinuz-cloud,vmlinuz-amd64,layers/disk,config-cloud,busybox,vmlinuz-686-pae,busybox-i386,xen}
+# leaves: build/guests/{vmlinuz-cloud,vmlinuz-amd64,layers/{disk,virtio},config-cloud,busybox,vmlinuz-686-pae,busybox-i386,xen}
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -56,6 +56,15 @@ amd64() {
         mv "$guests/vmlinuz-amd64.new" "$guests/vmlinuz-amd64" || fail "no kernel in $name"
 }
 
+# The same kernel's virtio, as a layer of its own: layers/virtio.
+virtio() {
+    [ -e "$guests/layers/virtio/modules/order" ] && return
+    amd64
+    scripts/guest-modules.py "$guests/unpacked/linux-image-amd64" "$guests/layers/virtio" \
+        virtio_pci virtio_blk virtio_rng virtio_console virtio_balloon 9p 9pnet_virtio ||
+        fail "modules are missing in the kernel"
+}
+
 # busybox ARCH NAME
 busybox() {
     local arch=$1 name=$2
@@ -76,11 +85,12 @@ xen() {
         mv "$guests/xen.new" "$guests/xen" || fail "no xen in xen-hypervisor-4.17-amd64"
 }
 
-[ $# -eq 0 ] && set -- cloud amd64 busybox 686-pae busybox-i386 xen
+[ $# -eq 0 ] && set -- cloud amd64 virtio busybox 686-pae busybox-i386 xen
 for guest in "$@"; do
     case $guest in
     cloud) kernel amd64 linux-image-cloud-amd64 cloud ;;
     amd64) amd64 ;;
+    virtio) virtio ;;
     686-pae) kernel i386 linux-image-686-pae 686-pae ;;
     busybox) busybox amd64 busybox ;;
     busybox-i386) busybox i386 busybox-i386 ;;

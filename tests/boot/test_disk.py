@@ -3,7 +3,9 @@
 
 usage: test_disk.py sector      SeaBIOS boots a 512-byte sector, which reads and
                                 writes its disk through INT 13H
-       test_disk.py nvme-sector the same from NVMe, first in order whatever the bus
+       test_disk.py nvme-sector, virtio-sector
+                                the same from NVMe or virtio, first in order
+                                whatever the bus
        test_disk.py cd          SeaBIOS boots the sector from an ISO image
        test_disk.py options     readonly, snapshot, serial numbers, wrong input
        test_disk.py full        the host has no more room: Linux hears of it
@@ -282,10 +284,10 @@ def linux(folder, cpus, words, says):
         sys.exit(1)
 
 
-def nvme_sector(folder):
+def bus_sector(folder, bus):
     image, other = (os.path.join(folder, name) for name in ("disk.img", "other.img"))
     sector_image(image)
-    boots(image + ",bus=nvme")
+    boots(image + ",bus=" + bus)
     if content(image)[FAR_LBA * 512:FAR_LBA * 512 + 2] != b"\xef\xbe":
         print("FAILED: what the guest wrote is not in the image")
         sys.exit(1)
@@ -295,15 +297,15 @@ def nvme_sector(folder):
     with open(other, "r+b") as f:
         f.seek(512)
         f.write(bytes(512))
-    for first in ("ahci", "nvme"):
-        second = "nvme" if first == "ahci" else "ahci"
+    for first in ("ahci", bus):
+        second = bus if first == "ahci" else "ahci"
         boots("%s,snapshot,bus=%s" % (image, first),
               more=[("disk", "%s,snapshot,bus=%s" % (other, second))])
         boots("%s,snapshot,bus=%s" % (other, first), says=r"wrong bytes", status=0x41,
               more=[("disk", "%s,snapshot,bus=%s" % (image, second))])
-    boots(image + ",bus=nvme,snapshot", more=[("deterministic", None)])
+    boots(image + ",snapshot,bus=" + bus, more=[("deterministic", None)])
     if ENGINE != "interp":
-        r = subprocess.run([VIREO, "lockstep", image + ",bus=nvme", "--memory", "64M", "--device",
+        r = subprocess.run([VIREO, "lockstep", image + ",bus=" + bus, "--memory", "64M", "--device",
                             "debug-exit"], stdin=subprocess.DEVNULL, capture_output=True,
                            timeout=300)
         if r.returncode != 0 or b"sectors are right" not in r.stdout:
@@ -377,8 +379,8 @@ def main():
             image = os.path.join(folder, "disk.img")
             sector_image(image)
             boots(image)
-        elif sys.argv[1] == "nvme-sector":
-            nvme_sector(folder)
+        elif sys.argv[1] in ("nvme-sector", "virtio-sector"):
+            bus_sector(folder, sys.argv[1].split("-")[0])
         elif sys.argv[1] == "nvme":
             nvme(folder, sys.argv[2], *DELIVERY[sys.argv[3] if len(sys.argv) > 3 else "msi"])
         elif sys.argv[1] == "cd":
