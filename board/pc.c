@@ -422,6 +422,11 @@ struct ps2_keyboard *pc_keyboard(struct pc *pc)
     return pc->keyboard;
 }
 
+struct ps2_mouse *pc_mouse(struct pc *pc)
+{
+    return pc->mouse;
+}
+
 void pc_power_button(struct pc *pc)
 {
     acpi_pm_power_button(ich9_lpc_pm(pc->lpc));

@@ -22,6 +22,7 @@ struct display_source;
 struct pc;
 struct pci_bus;
 struct ps2_keyboard;
+struct ps2_mouse;
 
 #define PC_COM_PORTS 4
 #define PC_MAX_DEVICES 32
@@ -116,6 +117,7 @@ void pc_add_boot(struct pc_config *config, struct pc_boot_device device);
 struct x86_vcpu *pc_cpu(struct pc *pc, unsigned index);
 struct pci_bus *pc_pci_bus(struct pc *pc);
 struct ps2_keyboard *pc_keyboard(struct pc *pc);
+struct ps2_mouse *pc_mouse(struct pc *pc); /* NULL: there is none */
 /* What the display adapter shows; false: there is none. */
 bool pc_display(struct pc *pc, struct display_source *source);
 /* The user pressed the power button. */

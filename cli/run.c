@@ -21,6 +21,7 @@
 #include "cli/terminal.h"
 #include "cpu/x86/vcpu.h"
 #include "dev/input/ps2_keyboard.h"
+#include "dev/input/ps2_mouse.h"
 #include "debug/report.h"
 #include "engine/engine.h"
 #include "vm/loop.h"
@@ -147,6 +148,13 @@ static void key(void *ctx, uint16_t keycode, bool down)
     ps2_keyboard_key(pc_keyboard(r->pc), keycode, down);
 }
 
+static void mouse(void *ctx, int dx, int dy, int dz, unsigned buttons)
+{
+    struct run *r = ctx;
+
+    ps2_mouse_move(pc_mouse(r->pc), dx, dy, dz, buttons);
+}
+
 static int create_display(struct run *r, struct error *err)
 {
     struct display_terminal_config config = {
@@ -159,6 +167,8 @@ static int create_display(struct run *r, struct error *err)
                          "--display terminal needs a terminal on standard input and output");
     if (!pc_display(r->pc, &config.source))
         return error_set(err, -ENODEV, "--display: the machine has no display adapter");
+    if (pc_mouse(r->pc))
+        config.mouse = mouse;
     r->display = display_terminal_create(r->vm, &config, err);
     if (!r->display)
         return -ENOMEM;

@@ -2,7 +2,8 @@
  * Keys out of a terminal's bytes; see keys.h.
  *
  * Sequences: ESC [ parameters letter, ESC O letter, ESC [ [ letter (the Linux
- * console's F1 to F5), ESC character (Alt). In parameters the second number
+ * console's F1 to F5), ESC character (Alt), ESC [ < three numbers M or m (the
+ * mouse). In parameters the second number
  * minus one is xterm's set of modifiers, which has our bits.
  *
  * Threading: whoever owns the parser.
@@ -134,6 +135,27 @@ static uint16_t code_of_number(unsigned n)
     return n >= 11 && n - 11 < ARRAY_SIZE(function) ? function[n - 11] : 0;
 }
 
+/* ESC [ < code ; column ; row M, or m where a button was released. */
+static bool mouse_of_csi(const uint8_t *sequence, unsigned length, struct key_mouse *m)
+{
+    unsigned number[3] = {0, 0, 0}, n = 0;
+    uint8_t final = sequence[length - 1];
+
+    for (unsigned i = 3; i + 1 < length; i++) {
+        if (sequence[i] == ';' && n < 2)
+            n++;
+        else if (sequence[i] >= '0' && sequence[i] <= '9')
+            number[n] = (number[n] * 10 + sequence[i] - '0') % 10000;
+        else
+            return false;
+    }
+    *m = (struct key_mouse){.column = (uint16_t)number[1],
+                            .row = (uint16_t)number[2],
+                            .code = (uint16_t)number[0],
+                            .released = final == 'm'};
+    return n == 2 && (final == 'M' || final == 'm');
+}
+
 /* A whole CSI sequence. */
 static struct key_stroke stroke_of_csi(const uint8_t *sequence, unsigned length)
 {
@@ -191,6 +213,11 @@ static bool parse_sequence(struct key_parser *p, uint8_t byte, struct key_stroke
         p->length = 0;
         return s->keycode;
     }
+    if (is_final(p, byte) && p->sequence[2] == '<') {
+        p->mouse_seen = mouse_of_csi(p->sequence, p->length, &p->mouse);
+        p->length = 0;
+        return false;
+    }
     if (is_final(p, byte)) {
         *s = stroke_of_csi(p->sequence, p->length);
         p->length = 0;
@@ -203,6 +230,7 @@ static bool parse_sequence(struct key_parser *p, uint8_t byte, struct key_stroke
 
 bool key_parse(struct key_parser *p, uint8_t byte, struct key_stroke *stroke)
 {
+    p->mouse_seen = false;
     if (p->length)
         return parse_sequence(p, byte, stroke);
     if (byte == ESC) {

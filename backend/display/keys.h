@@ -22,12 +22,27 @@ struct key_stroke {
     uint8_t modifiers;
 };
 
-#define KEY_SEQUENCE_MAX 16
+/* What a terminal says of its mouse (xterm's mode 1006). */
+struct key_mouse {
+    uint16_t column, row; /* from 1 on */
+    uint16_t code;        /* enum key_mouse_code */
+    bool released;
+};
+
+enum key_mouse_code {
+    KEY_MOUSE_BUTTON = 3, /* left, middle, right, none */
+    KEY_MOUSE_MOTION = 1 << 5,
+    KEY_MOUSE_WHEEL = 1 << 6, /* up, down */
+};
+
+#define KEY_SEQUENCE_MAX 24
 
 /* All zero at first. */
 struct key_parser {
     uint8_t sequence[KEY_SEQUENCE_MAX]; /* from its ESC on */
     unsigned length;
+    bool mouse_seen; /* by the last byte: not a key, but this */
+    struct key_mouse mouse;
 };
 
 /* One byte more. True: *stroke has happened. */

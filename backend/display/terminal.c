@@ -40,11 +40,17 @@ enum {
     CODE_SHIFT = 42,
     CODE_ALT = 56,
     CODE_DELETE = 111,
+    CELL_WIDTH = 8, /* dots that the mouse moves for a cell */
+    CELL_HEIGHT = 16,
 };
+
+/* Every motion (1003), with numbers as text (1006). */
+#define MOUSE_ON "\033[?1003h\033[?1006h"
+#define MOUSE_OFF "\033[?1003l\033[?1006l"
 
 static const char help_text[] =
     " Ctrl-A x: leave, the machine is lost   Ctrl-A Ctrl-A: Ctrl-A   Ctrl-A d: Ctrl-Alt-Del   "
-    "Ctrl-A l: redraw";
+    "Ctrl-A m: mouse   Ctrl-A l: redraw";
 
 struct display_terminal {
     struct vm *vm;
@@ -62,6 +68,9 @@ struct display_terminal {
 
     struct key_parser parser;
     bool escape_seen;
+    bool mouse_wanted, mouse_known; /* known: the terminal has been told */
+    bool mouse_placed;              /* column and row are where it is */
+    unsigned column, row, buttons;
     struct key_stroke strokes[STROKES];
     unsigned first, count;
 };
@@ -156,6 +165,9 @@ static void frame(void *ctx)
             ansi_notice(&t->screen, help_text);
         }
         ansi_draw(&t->screen, &t->bytes);
+        if (!t->mouse_known)
+            ansi_put(&t->bytes, t->mouse_wanted ? MOUSE_ON : MOUSE_OFF);
+        t->mouse_known = true;
         if (t->bytes.failed) { /* what was shown is unknown now */
             t->bytes.failed = false;
             t->screen.known = false;
@@ -171,6 +183,7 @@ static void frame(void *ctx)
 void display_terminal_redraw(struct display_terminal *t)
 {
     t->screen.known = false;
+    t->mouse_known = !t->mouse_wanted; /* TERMINAL_LEAVE has switched it off */
     t->idle = 0;
 }
 
@@ -221,6 +234,45 @@ static void queue_stroke(struct display_terminal *t, struct key_stroke s)
         timer_arm(&t->stroke, clock_now_ns(&t->vm->clock));
 }
 
+/* ---- the mouse ---- */
+
+/* The terminal tells cells, the guest wants dots. */
+static void mouse(struct display_terminal *t, const struct key_mouse *m)
+{
+    static const uint8_t button[] = {1 << 0, 1 << 2, 1 << 1, 0}; /* as PS/2 has them */
+    unsigned which = button[m->code & KEY_MOUSE_BUTTON];
+    int dx = 0, dy = 0, dz = 0;
+
+    if (!t->mouse_wanted)
+        return;
+    if (m->code & KEY_MOUSE_WHEEL) {
+        dz = m->code & 1 ? 1 : -1;
+    } else if (!(m->code & KEY_MOUSE_MOTION)) {
+        t->buttons = m->released ? t->buttons & ~which : t->buttons | which;
+    }
+    if (t->mouse_placed) {
+        dx = ((int)m->column - (int)t->column) * CELL_WIDTH;
+        dy = ((int)m->row - (int)t->row) * CELL_HEIGHT;
+    }
+    t->mouse_placed = true;
+    t->column = m->column;
+    t->row = m->row;
+    t->config.mouse(t->config.ctx, dx, dy, dz, t->buttons);
+    t->idle = 0;
+}
+
+static void toggle_mouse(struct display_terminal *t)
+{
+    if (!t->config.mouse)
+        return;
+    t->mouse_wanted = !t->mouse_wanted;
+    t->mouse_known = t->mouse_placed = false;
+    t->idle = 0;
+    if (t->buttons && !t->mouse_wanted)
+        t->config.mouse(t->config.ctx, 0, 0, 0, 0);
+    t->buttons = 0;
+}
+
 /* The byte after Ctrl-A. */
 static void escaped(struct display_terminal *t, uint8_t c)
 {
@@ -238,6 +290,10 @@ static void escaped(struct display_terminal *t, uint8_t c)
     case 'd':
     case 'D':
         queue_stroke(t, (struct key_stroke){CODE_DELETE, KEY_CTRL | KEY_ALT});
+        break;
+    case 'm':
+    case 'M':
+        toggle_mouse(t);
         break;
     case 'l':
     case 'L':
@@ -265,6 +321,8 @@ static void take(struct display_terminal *t, uint8_t byte)
         t->escape_seen = true;
     } else if (key_parse(&t->parser, byte, &s)) {
         queue_stroke(t, s);
+    } else if (t->parser.mouse_seen) {
+        mouse(t, &t->parser.mouse);
     }
 }
 
@@ -331,6 +389,7 @@ struct display_terminal *display_terminal_create(struct vm *vm,
     }
     t->vm = vm;
     t->config = *config;
+    t->mouse_known = true; /* off */
     t->in = reopen(config->in, O_RDONLY);
     t->out = reopen(config->out, O_WRONLY);
     timer_init(&t->frame, vm, frame, t);

@@ -1,7 +1,7 @@
 /*
  * The display in the user's terminal: text modes as characters with colours
  * and cursor, graphics modes as half blocks; keys from the terminal to the
- * guest's keyboard.
+ * guest's keyboard and, when the user wants it, the mouse to the guest's.
  *
  * The caller owns the descriptors, the terminal's modes, and what is written
  * when the terminal is taken (TERMINAL_ENTER) and given back (TERMINAL_LEAVE):
@@ -18,15 +18,19 @@
 struct vm;
 struct display_terminal;
 
-/* The alternate screen, no wrapping at its edge; and what was before. */
+/* The alternate screen, no wrapping at its edge; and what was before, without
+ * reports of the mouse. */
 #define TERMINAL_ENTER "\033[?1049h\033[?7l\033[2J"
-#define TERMINAL_LEAVE "\033[0m\033[?7h\033[?25h\033[?1049l"
+#define TERMINAL_LEAVE "\033[?1003l\033[?1006l\033[0m\033[?7h\033[?25h\033[?1049l"
 
 struct display_terminal_config {
     int in, out;
     struct display_source source;
     /* A key of the guest's keyboard (Linux' input event code) went down or up. */
     void (*key)(void *ctx, uint16_t keycode, bool down);
+    /* The mouse was moved by so many dots, right and down, the wheel turned towards
+     * the user; buttons: of ps2_mouse_move. NULL: the guest has none. */
+    void (*mouse)(void *ctx, int dx, int dy, int dz, unsigned buttons);
     /* Ctrl-A x. */
     void (*quit)(void *ctx);
     void *ctx;

@@ -6,6 +6,9 @@
  * keyboard's bytes (translated to set 1 if the command byte says so), then the
  * mouse's. A device whose port is disabled keeps its bytes.
  *
+ * Commands that only the PC/AT's controller had (ACH, the diagnostic dump) are as
+ * unknown as to a PS/2's.
+ *
  * Threading: with the machine's lock held.
  */
 #include "dev/input/i8042.h"

@@ -26,6 +26,7 @@ class Screen:
         self.columns, self.rows = columns, rows
         self.alternate = False
         self.cursor_visible = True
+        self.mouse = False  # is told of its motion
         self.x = self.y = 0
         self.style = "0"
         self.unknown = []
@@ -49,7 +50,9 @@ class Screen:
             self.alternate = final == "h"
         elif parameters == "?25":
             self.cursor_visible = final == "h"
-        elif parameters != "?7":
+        elif parameters == "?1003":
+            self.mouse = final == "h"
+        elif parameters not in ("?7", "?1006"):
             self.unknown.append(parameters + final)
 
     def feed(self, data):

@@ -88,6 +88,33 @@ def linux(m):
     after(m, SHOWN)
 
 
+def mouse(m):
+    """Ctrl-A m: what a terminal tells of its mouse reaches the BIOS's mouse calls."""
+    SHOWN.wait("buttons 0 x 0000 y 0000")
+    m.send("\x1b[<0;40;12M")  # not wanted yet: lost
+    m.send("\x01m")
+    m.expect(r"\x1b\[\?1003h\x1b\[\?1006h", 10)
+    m.send("\x1b[<35;10;10M")  # here it is
+    m.send("\x1b[<35;14;9M")
+    SHOWN.wait("buttons 0 x 0020 y 0010")
+    m.send("\x1b[<0;14;9M")
+    SHOWN.wait("buttons 1 x 0020 y 0010")
+    m.send("\x1b[<32;4;19M")  # further than one packet holds at once
+    SHOWN.wait("buttons 1 x FFD0 y FF70")
+    m.send("\x1b[<2;4;19M")
+    SHOWN.wait("buttons 3 x FFD0 y FF70")
+    m.send("\x1b[<0;4;19m\x1b[<2;4;19m")
+    SHOWN.wait("buttons 0 x FFD0 y FF70")
+    m.send("\x01m")
+    m.expect(r"\x1b\[\?1003l", 10)
+    m.send("\x1b[<35;80;25M")
+    m.rest(0.5)
+    SHOWN.wait("buttons 0 x FFD0 y FF70")
+    m.send("\x01x")
+    m.exits(0)
+    after(m, SHOWN)
+
+
 def bochs():
     """Linux' own driver finds the adapter and the monitor's EDID, sets its preferred
     mode, and shows what is written to the frame buffer."""
@@ -128,7 +155,8 @@ def bochs():
             os.unlink(image)
 
 
-WAYS = {"menu": menu, "killed": killed, "crash": crash, "stopped": stopped, "linux": linux}
+WAYS = {"menu": menu, "killed": killed, "crash": crash, "stopped": stopped, "linux": linux,
+        "mouse": mouse}
 OPTIONS = [("firmware", "bios"), ("memory", "64M")]
 if sys.argv[1] == "bochs":
     bochs()
@@ -137,5 +165,12 @@ if sys.argv[1] == "linux":
     fetch("cloud", "busybox")
     OPTIONS = [("kernel", guest("vmlinuz-cloud")), ("initrd", initramfs()), ("memory", "256M"),
                ("append", "console=tty0")]
+FOLDER = tempfile.TemporaryDirectory(prefix="vireo-display-")
+if sys.argv[1] == "mouse":
+    DISK = os.path.join(FOLDER.name, "mouse.img")
+    subprocess.run(["nasm", "-f", "bin", "-o", DISK,
+                    os.path.join(ROOT, "tests", "boot", "guest", "mouse.asm")], check=True)
+    os.truncate(DISK, 1 << 20)
+    OPTIONS += [("disk", DISK + ",readonly")]
 MACHINE, SHOWN = start(OPTIONS)
 dialogue(MACHINE, WAYS[sys.argv[1]])

@@ -186,9 +186,42 @@ static void test_dirty_rectangles(void **state)
     surface_free(&s);
 }
 
+static bool mouse_of(const char *bytes, struct key_mouse *m)
+{
+    struct key_parser p = {.length = 0};
+    struct key_stroke s;
+
+    for (; *bytes; bytes++) {
+        assert_false(key_parse(&p, (uint8_t)*bytes, &s));
+        assert_int_equal(p.mouse_seen && bytes[1], 0);
+    }
+    *m = p.mouse;
+    return p.mouse_seen;
+}
+
+static void test_mouse(void **state)
+{
+    struct key_mouse m;
+
+    assert_true(mouse_of("\33[<35;120;40M", &m));
+    assert_int_equal(m.code, 35);
+    assert_int_equal(m.column, 120);
+    assert_int_equal(m.row, 40);
+    assert_false(m.released);
+    assert_true(mouse_of("\33[<0;1;2m", &m));
+    assert_true(m.released);
+    assert_true(mouse_of("\33[<65;9999;9999M", &m));
+    assert_int_equal(m.row, 9999);
+    assert_false(mouse_of("\33[<35;120M", &m));
+    assert_false(mouse_of("\33[<35;1;2;3M", &m));
+    assert_false(mouse_of("\33[<35;1;2~", &m));
+    assert_false(mouse_of("\33[<M", &m));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mouse),
         cmocka_unit_test(test_characters),   cmocka_unit_test(test_sequences),
         cmocka_unit_test(test_lone_escape),  cmocka_unit_test(test_random_bytes),
         cmocka_unit_test(test_text_screen),  cmocka_unit_test(test_image),
