@@ -29,6 +29,8 @@ VIREO_RUN = [VIREO, "run", "--engine", ENGINE]
 WITH_QEMU = os.environ.get("BOOT_TEST_WITH") == "qemu"
 PATIENCE = float(os.environ.get("BOOT_TEST_PATIENCE", "1"))
 TAIL_BYTES = 6000
+# The last words of a Linux that then stands still.
+PANIC = b"---[ end Kernel panic"
 
 
 class Failure(Exception):
@@ -165,6 +167,8 @@ class Machine:
             if match:
                 self.seen = match.end()
                 return match
+            if PANIC in self.transcript[self.seen:]:
+                raise Failure("the guest's kernel panicked before %r came" % pattern)
             if time.monotonic() > end:
                 raise Failure("no %r within %g seconds" % (pattern, seconds * PATIENCE))
             if self.process.poll() is not None and not self._take(0.2):

@@ -16,7 +16,7 @@ import tempfile
 import termios
 import time
 
-from harness import Failure, GUESTS, Machine, VIREO, VIREO_RUN, fetch, guest, initramfs
+from harness import Failure, GUESTS, Machine, PANIC, VIREO, VIREO_RUN, fetch, guest, initramfs
 
 failures = []
 
@@ -268,7 +268,7 @@ def with_pipes():
                 p.stdin.flush()
             elif not lines and not p.stdin.closed:
                 p.stdin.close()
-            if time.monotonic() > end:
+            if PANIC in output or time.monotonic() > end:
                 raise Failure("does not end: %r" % output[-2000:])
         if p.wait(timeout=30) != 0 or b"length=4" not in output:
             raise Failure("status %d: %r" % (p.returncode, output[-2000:]))
@@ -314,7 +314,7 @@ def with_socket():
                 client.send(words)
                 end = time.monotonic() + 300
                 while stop not in text:
-                    if time.monotonic() > end:
+                    if PANIC in text or time.monotonic() > end:
                         raise Failure("no %r: %r" % (stop, text[-2000:]))
                     if select.select([client], [], [], 1)[0]:
                         data = client.recv(65536)
