@@ -145,10 +145,9 @@ int cli_cards_add(struct cli_cards *cards, const struct cli_options *o,
         ret = pc_add_card(board, virtio_console_create, &cards->console, err);
     }
     if (!ret && o->balloon) {
-        ret = parse_balloon(o->balloon, &cards->balloon_config, err);
-        cards->balloon_config.out = &cards->balloon;
+        ret = parse_balloon(o->balloon, &cards->balloon, err);
         if (!ret)
-            ret = pc_add_card(board, virtio_balloon_create, &cards->balloon_config, err);
+            ret = pc_add_card(board, virtio_balloon_create, &cards->balloon, err);
     }
     for (unsigned n = 0; n < o->share.count && !ret; n++)
         ret = add_share(cards, o->share.item[n], private, vm, board, err);

@@ -24,8 +24,7 @@ struct cli_cards {
     unsigned shares;
     struct virtio_rng_config rng;
     struct virtio_console_config console;
-    struct virtio_balloon_config balloon_config;
-    struct virtio_balloon *balloon; /* once the board is there; or NULL */
+    struct virtio_balloon_config balloon;
 };
 
 /* What can be said before a machine is built. */

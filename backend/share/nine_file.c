@@ -85,6 +85,7 @@ int nine_lcreate(struct nine_call *c)
     char name[NINE_NAME_MAX + 1], path[NINE_PATH_MAX + 1];
     uint32_t flags, mode;
     int ret, parent, fd;
+    struct stat st;
 
     nine_get_string(&c->in, name, sizeof name);
     flags = nine_get32(&c->in);
@@ -104,7 +105,11 @@ int nine_lcreate(struct nine_call *c)
     parent = nine_host_open(c->nine, fid->path, O_PATH | O_DIRECTORY);
     if (parent < 0)
         return parent;
-    /* Never over something that is there and is no file: O_NONBLOCK, opened(). */
+    /* Opening a device that is there already may do something. */
+    if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode)) {
+        close(parent);
+        return flags & O_EXCL ? -EEXIST : S_ISDIR(st.st_mode) ? -EISDIR : -ENXIO;
+    }
     fd = openat(parent, name,
                 host_flags(flags) | (int)(flags & O_EXCL) | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
                 mode & 0777);
