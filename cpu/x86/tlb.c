@@ -107,6 +107,7 @@ struct void_fetches {
     bool local;  /* of the current slot */
     bool global; /* of any: engines may share these */
     bool large;  /* of a page, and more than 4 KiB of it */
+    bool large_data; /* the page's data translations: more than 4 KiB, too */
 };
 
 /* Of slot s; what is only its own waits until it is current. */
@@ -321,6 +322,7 @@ static void slot_flush_page(struct x86_vcpu *c, struct tlb_slot *s, gva_t gva, e
 {
     bool large = page_set_has_large(&s->large, gva);
 
+    v->large_data |= large;
     for (unsigned k = 0; k < TLB_CLASSES; k++)
         tlb_flush_page(&s->tlb[k], gva, drop, large);
     slot_flush_fetches(c, s, gva, drop, v);
@@ -332,7 +334,10 @@ static void tell_page_dropped(struct x86_vcpu *c, gva_t gva, const struct void_f
 {
     if (v->local || v->global)
         tell_fetch_dropped(c, v->large, gva & PAGE_MASK, v->global);
-    tlb_tell_dropped(c, true);
+    if (v->large_data)
+        tlb_tell_dropped(c, true);
+    else if (c->engine_ops && c->engine_ops->tlb_page_dropped)
+        c->engine_ops->tlb_page_dropped(c, gva & PAGE_MASK);
 }
 
 /* May a global translation of gva be in that slot? */

@@ -206,6 +206,8 @@ struct x86_engine_ops {
      * A valid entry that made room for another is told of in deterministic
      * machines only: there engines have to agree on when page tables are walked. */
     void (*tlb_dropped)(struct x86_vcpu *c, bool global_too);
+    /* The same of one page, 4 KiB, global or not. */
+    void (*tlb_page_dropped)(struct x86_vcpu *c, gva_t page);
     /* Translations for instruction fetch of the current slot: all, or that of one
      * page; of global pages only if global_too. Called only where such a
      * page may have been fetched from; entries that made room for others as above.

@@ -133,6 +133,7 @@ __attribute__((naked)) void jit_call_link(void)
  * JIT_MISS_ONCE_BIT that is 18 bytes behind, and at 13 goes on what may be done
  * once, the addend in rax.
  */
+_Static_assert(sizeof(struct jit_l0) == 32, "as jit_miss has it");
 _Static_assert((int)L0_LOCAL == (int)TLBE_GLOBAL && offsetof(struct tlb_entry, flags) == 24,
                "as jit_miss has it");
 
@@ -168,6 +169,12 @@ __attribute__((naked)) void jit_miss(void)
         "and $2, %%esi\n\t"
         "or $1, %%esi\n\t"
         "or %%sil, 40+%c[used](%%rsp, %%rbx)\n\t"
+        "mov %%ecx, %%ebx\n\t"
+        "shr $5, %%ebx\n\t"
+        "mov %%sil, 40+%c[kind](%%rsp, %%rbx)\n\t"
+        "mov 24(%%rdx), %%esi\n\t"
+        "and %[large], %%esi\n\t"
+        "or %%sil, 40+%c[kind](%%rsp, %%rbx)\n\t"
         "lea 40+%c[l0](%%rsp, %%rcx), %%rcx\n\t"
         "mov 0(%%rdx), %%rbx\n\t"
         "test $1, %%bl\n\t"
@@ -268,6 +275,7 @@ __attribute__((naked)) void jit_miss(void)
         :
         : [mask] "i"(offsetof(struct x86_vcpu, tlb_index_mask)),
           [table] "i"(offsetof(struct x86_vcpu, tlb_table)), [used] JIT(l0_used), [l0] JIT(l0),
+          [kind] JIT(l0_kind), [large] "i"(TLBE_LARGE),
           [none] JIT(l0_none), [host_rsp] JIT(host_rsp), [refill] JIT(refill), [argument] JIT(miss_argument),
           [misses] JIT(misses), [left] JIT(misses_left), [many_fn] JIT(many),
           [many] "i"(JIT_MISS_MANY), [counters] "i"(JIT_MISS_COUNTERS - 1),

@@ -431,6 +431,11 @@ static void jit_tlb_dropped(struct x86_vcpu *c, bool global_too)
     jit_l0_clear(jit_of(c), global_too);
 }
 
+static void jit_tlb_page_dropped(struct x86_vcpu *c, gva_t page)
+{
+    jit_l0_clear_page(jit_of(c), page);
+}
+
 static void jit_fetch_dropped(struct x86_vcpu *c, bool all, gva_t page, bool global_too)
 {
     struct jit *j = jit_of(c);
@@ -566,6 +571,7 @@ const struct x86_engine_ops jit_engine = {
     .end_block = jit_end_block,
     .code_stored = interp_code_stored,
     .tlb_dropped = jit_tlb_dropped,
+    .tlb_page_dropped = jit_tlb_page_dropped,
     .fetch_dropped = jit_fetch_dropped,
     .slot_switched = jit_slot_switched,
     .host_code = jit_host_code,

@@ -51,6 +51,7 @@ struct jit_l0 {
 enum jit_l0_used {
     L0_ANY = 1 << 0,
     L0_LOCAL = 1 << 1, /* the place of TLBE_GLOBAL: pages that are not */
+    /* and TLBE_LARGE, in l0_kind */
 };
 
 /* A place in the code that has so many of the last so many L0 misses, and in so
@@ -223,7 +224,7 @@ struct jit {
     uint8_t nothing[64];  /* what an access under an empty mask does not touch */
     uint32_t jump_salt[TLB_CLASSES]; /* xor'ed into a RIP before it is an index */
     uint32_t generation[2]; /* of global and of other pages' fetch translations */
-    uint8_t l0_used[4];     /* by class: enum jit_l0_used */
+    uint8_t l0_used[4];     /* by class: enum jit_l0_used, of all its entries */
     uint64_t l0_none;       /* JIT_L0_NONE */
     /* How often L0 misses of late, by place in the code: see site.c. */
     uint16_t misses[JIT_MISS_COUNTERS];
@@ -237,6 +238,7 @@ struct jit {
     void *leave; /* address of jit_leave */
     void *miss;  /* jit_miss, jit_call_slow, jit_call_link */
     void *call_slow, *call_slow_vector, *call_link, *call_enter_vectors;
+    uint8_t l0_kind[TLB_CLASSES][JIT_L0_SLOTS]; /* enum jit_l0_used, of each */
     struct jit_l0 l0[TLB_CLASSES][JIT_L0_SLOTS];
     struct jit_jump jumps[TLB_CLASSES][JIT_JUMPS];
     struct jit_site site[JIT_SITES];
@@ -327,6 +329,8 @@ void jit_kill(struct jit *j, struct jit_unit *u);
 uint64_t jit_page_lines(struct x86_vcpu *c, struct ram_block *block, uint64_t page_offset,
                         const struct told_code *told);
 void jit_l0_clear(struct jit *j, bool global_too);
+/* And what else was of the same large page. */
+void jit_l0_clear_page(struct jit *j, gva_t page);
 /* The same of many units at once: is_leaving is set in all of them. */
 void jit_take_out(struct jit *j, struct jit_unit *u);
 

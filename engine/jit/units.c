@@ -300,16 +300,49 @@ void jit_take_out(struct jit *j, struct jit_unit *u)
 
 /* ---- forgetting ---- */
 
+static void l0_clear_entry(struct jit_l0 *e)
+{
+    e->read = e->write = JIT_L0_NONE;
+}
+
+/* What is global stays: other address spaces have it, too, and the same there. */
+static void l0_clear_local(struct jit *j, unsigned class)
+{
+    for (unsigned n = 0; n < JIT_L0_SLOTS; n++) {
+        if (j->l0_kind[class][n] & L0_LOCAL)
+            l0_clear_entry(&j->l0[class][n]);
+    }
+    j->l0_used[class] &= (uint8_t)~L0_LOCAL;
+}
+
 void jit_l0_clear(struct jit *j, bool global_too)
 {
     j->l0_clears++;
     for (unsigned k = 0; k < TLB_CLASSES; k++) {
         if (!(j->l0_used[k] & (global_too ? L0_ANY : L0_LOCAL)))
             continue;
-        for (unsigned n = 0; n < JIT_L0_SLOTS; n++)
-            j->l0[k][n].read = j->l0[k][n].write = JIT_L0_NONE;
-        j->l0_used[k] = 0;
         j->stats.l0_drops++;
+        if (!global_too) {
+            l0_clear_local(j, k);
+            continue;
+        }
+        for (unsigned n = 0; n < JIT_L0_SLOTS; n++)
+            l0_clear_entry(&j->l0[k][n]);
+        j->l0_used[k] = 0;
+    }
+}
+
+void jit_l0_clear_page(struct jit *j, gva_t page)
+{
+    j->l0_clears++;
+    for (unsigned k = 0; k < TLB_CLASSES; k++) {
+        for (unsigned n = 0; j->l0_used[k] && n < JIT_L0_SLOTS; n++) {
+            struct jit_l0 *e = &j->l0[k][n];
+            bool large = j->l0_kind[k][n] & TLBE_LARGE;
+            /* The largest pages are of 1 GiB. */
+            if (!((e->read ^ page) >> (large ? 30 : 12)))
+                l0_clear_entry(e);
+        }
     }
 }
 
