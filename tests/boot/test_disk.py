@@ -182,7 +182,8 @@ def load_modules(m):
 
 
 def full(folder):
-    """Past 300 MiB of a file the host refuses writes (EFBIG, as ENOSPC would come)."""
+    """Past 300 MiB of a file the host refuses writes (EFBIG, as ENOSPC would come);
+    then the file is cut short, and what was behind that cannot be read."""
     fetch("amd64", "busybox")
     image = os.path.join(folder, "disk.img")
     with open(image, "wb") as f:
@@ -204,11 +205,22 @@ def full(folder):
         # The rest works on, and what failed reads as it was.
         expect_output(m, "dd if=/dev/sda bs=1M count=1 skip=400 iflag=direct | md5sum",
                       [hashlib.md5(bytes(1 << 20)).hexdigest()])
+        os.truncate(image, 200 << 20)
+        text, status = m.command_output("dd if=/dev/sda of=/dev/null bs=4k count=1 skip=76800 "
+                                        "iflag=direct", 200)
+        if status == 0 or "error" not in text.lower():
+            raise Failure("a read that the host could not do went well: %r" % text)
+        text, _ = m.command_output("dmesg | tail -20")
+        if "UNC" not in text or "I/O error, dev sda, sector 614400" not in text:
+            raise Failure("Linux was not told which sector: %r" % text)
+        os.truncate(image, 512 << 20)
+        expect_output(m, "dd if=/dev/sda of=/dev/null bs=4k count=1 skip=76800 iflag=direct", [])
         expect_output(m, "echo all is well | dd of=/dev/sda bs=512 conv=sync oflag=direct", [])
         m.send("poweroff -f\n")
         m.exits(0, 120)
-        if b"disk.img: write of" not in m.errors or b"File too large" not in m.errors:
-            raise Failure("the error is not in the log")
+        for words in (b"disk.img: write of", b"File too large", b"disk.img: read of"):
+            if words not in m.errors:
+                raise Failure("%r is not in the log" % words)
 
     m = Machine(options, command=["sh", "-c", "trap '' XFSZ; ulimit -f 614400; exec \"$@\"", "sh",
                                   *vireo_command(options)])
