@@ -111,6 +111,10 @@ static uint32_t queue_read(struct virtio_device *d, unsigned offset, unsigned si
 
 static uint32_t common_read(struct virtio_device *d, unsigned offset, unsigned size)
 {
+    /* Drivers read as wide as a field is (4.1.3.1), but iPXE reads two bytes of the
+     * features and lives on what is in them. */
+    if (size < 4 && (offset < CONFIG_VECTOR || offset >= QUEUE_DESC))
+        return (uint32_t)zext(common_read(d, offset & ~3u, 4) >> offset % 4 * 8, size);
     /* Field and width: no two fields share an offset. */
     switch (offset << 4 | size) {
     case DEVICE_FEATURE_SELECT << 4 | 4:
