@@ -1,7 +1,8 @@
 #!/bin/bash
 # Makes a disk with Debian 12 as people install it: the standard kernel,
 # systemd, GRUB for BIOS and for UEFI. It is build/guests/debian.img (sparse);
-# user root, password vireo; consoles on the screen and the first serial port.
+# user root, password vireo; consoles on the screen and the first serial port; DHCP
+# on the network card, if there is one, and an ssh server (keys only).
 # It is made anew when this recipe changes: who works in it should copy it.
 #
 # No loop devices and no root are needed: mmdebstrap fills the root, mke2fs
@@ -28,6 +29,7 @@ root=$work/root.ext4
 stamp=$guests/debian.recipe
 # zstd is what Debian's installer brings: the initramfs is packed with it then.
 packages=linux-image-amd64,systemd-sysv,dbus,udev,kmod,e2fsprogs,fdisk,util-linux,login,zstd,fio,pciutils
+packages+=,iproute2,openssh-server
 root_mib=1900
 # In sectors of 512 bytes.
 bios_first=2048

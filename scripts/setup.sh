@@ -12,7 +12,7 @@ run_packages=(busybox-static cpio gzip xz-utils ca-certificates seabios ipxe-qem
 # GRUB's rescue CD is made by the tests.
 grub_packages=(grub-common grub-pc-bin grub-efi-amd64-bin mtools)
 check_packages=(libcmocka-dev nasm qemu-system-x86 qemu-utils gcc-multilib make ovmf xorriso
-    "${grub_packages[@]}")
+    "${grub_packages[@]}" openssh-client iproute2)
 debian_packages=(mmdebstrap e2fsprogs fdisk "${grub_packages[@]}")
 bench_packages=(bochs bochsbios vgabios isolinux syslinux-common)
 
