@@ -52,6 +52,12 @@ while [ "$(date +%s)" -lt "$end" ]; do
         echo "soak: hostile guests of seed $seed failed" >&2
         exit 1
     fi
+    if ! build/qcow2_fuzz --seed "$seed" --seconds 60 ||
+        ! build/img_kill --seed "$seed" --rounds 200 ||
+        ! QCOW2_CUT_ROUNDS=2000 build/test_qcow2 power_cuts >/dev/null 2>&1; then
+        echo "soak: qcow2 images of seed $seed failed" >&2
+        exit 1
+    fi
     runs=$((runs + 1))
     seed=$((seed + 1))
 done

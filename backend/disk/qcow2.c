@@ -66,14 +66,25 @@ static int flush(struct disk_layer *l)
     return qcow2_commit(qcow2_of(l));
 }
 
+/* Tables are read and written by sectors. */
+static int alloc_table(uint64_t entries, uint64_t **table, uint64_t **dirty)
+{
+    uint64_t sectors = MAX((entries + QCOW2_ENTRIES_A_SECTOR - 1) / QCOW2_ENTRIES_A_SECTOR, 1);
+
+    *table = calloc(sectors, QCOW2_SECTOR);
+    *dirty = calloc(sectors / 64 + 1, sizeof **dirty);
+    return *table && *dirty ? 0 : -ENOMEM;
+}
+
 /* The L1 of a larger disk: a copy that L1 is switched to, if it has to be longer. */
 static int grow_l1(struct qcow2 *q, uint64_t entries)
 {
-    uint64_t *l1 = calloc(MAX(align_up(entries, QCOW2_ENTRIES_A_SECTOR), 64), sizeof *l1);
-    uint64_t *dirty = calloc(entries / QCOW2_ENTRIES_A_SECTOR / 64 + 1, sizeof *dirty);
-    uint64_t first, clusters = qcow2_clusters_of(q, entries * 8);
+    uint64_t *l1, *dirty, first, clusters = qcow2_clusters_of(q, entries * 8);
     struct qcow2_header before = q->header;
-    int ret = l1 && dirty ? qcow2_alloc_all(q, clusters, &first) : -ENOMEM;
+    int ret = alloc_table(entries, &l1, &dirty);
+
+    if (!ret)
+        ret = qcow2_alloc_all(q, clusters, &first);
 
     if (ret)
         goto fail;
@@ -206,17 +217,12 @@ static const struct disk_layer_ops qcow2_ops = {
 static int load_table(struct qcow2 *q, uint64_t offset, uint64_t entries, uint64_t **table,
                       uint64_t **dirty)
 {
-    /* Whole sectors, which is how they are written. */
-    uint64_t whole = MAX(align_up(entries, QCOW2_ENTRIES_A_SECTOR), QCOW2_ENTRIES_A_SECTOR);
-    int ret = 0;
+    int ret;
 
     free(*table);
     free(*dirty);
-    *table = calloc(whole, sizeof **table);
-    *dirty = calloc(whole / QCOW2_ENTRIES_A_SECTOR / 64 + 1, sizeof **dirty);
-    if (!*table || !*dirty)
-        return -ENOMEM;
-    if (entries)
+    ret = alloc_table(entries, table, dirty);
+    if (!ret && entries)
         ret = qcow2_read_file(q, offset, *table, entries * sizeof **table);
     for (uint64_t n = 0; n < entries && !ret; n++)
         (*table)[n] = be64_get(&(*table)[n]);

@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+"""vireo img beside qemu-img: each opens what the other makes.
+
+usage: test_img.py interop|errors|chains|ends
+
+  interop  images of all kinds made, converted, checked and compared both ways, with
+           snapshots, compressed clusters and what a killed QEMU leaves
+  errors   one line and status 1 for what cannot be
+  chains   backing files: relative, short, circles, formats that lie
+  ends     a conversion that is interrupted or fails leaves nothing, and a file that
+           was there as it was
+
+Environment: VIREO, the program under test (build/vireo).
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+VIREO = os.environ.get("VIREO", os.path.join(ROOT, "build", "vireo"))
+KINDS = [
+    "cluster_size=64K", "cluster_size=64K,compat=0.10", "cluster_size=512", "cluster_size=2M",
+    "cluster_size=4K,refcount_bits=1", "cluster_size=8K,refcount_bits=64",
+    "cluster_size=64K,lazy_refcounts=on", "cluster_size=64K,compression_type=zstd",
+]
+
+
+def fail(text):
+    print(text)
+    sys.exit(1)
+
+
+def run(*words, status=0):
+    result = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    text = result.stdout.decode(errors="replace")
+    if status is not None and result.returncode != status:
+        fail("%s\nstatus %d and not %d:\n%s" % (" ".join(words), result.returncode, status, text[-2000:]))
+    return text
+
+
+def img(*words, status=0):
+    return run(VIREO, "img", *words, status=status)
+
+
+def qemu_img(*words, status=0):
+    return run("qemu-img", *words, status=status)
+
+
+def fill(path, size, seed):
+    """A sparse file with text and rubbish."""
+    source = random.Random(seed)
+    with open(path, "wb") as out:
+        for _ in range(24):
+            out.seek(source.randrange(size // 4096) * 4096)
+            if source.random() < .5:
+                out.write(source.randbytes(source.randrange(1, 40) * 4096))
+            else:
+                out.write(b"plain text %d\n" % source.randrange(9) * source.randrange(1, 9999))
+        out.truncate(size)
+
+
+def same(raw, image, form="qcow2"):
+    """Both programs read in the image what the raw file has."""
+    qemu_img("compare", "-f", "raw", "-F", form, raw, image)
+    img("convert", "-q", "-f", form, "-O", "raw", image, "back.raw")
+    run("cmp", raw, "back.raw")
+
+
+def well(image):
+    img("check", image)
+    qemu_img("check", image)
+
+
+def interop():
+    fill("a.raw", 12 << 20, 1)
+    for kind in KINDS:
+        img("convert", "-q", "-O", "qcow2", "-o", kind, "a.raw", "ours.qcow2")
+        qemu_img("convert", "-O", "qcow2", "-o", kind, "a.raw", "theirs.qcow2")
+        for image in ("ours.qcow2", "theirs.qcow2"):
+            well(image)
+            same("a.raw", image)
+            img("info", image)
+            # Each goes on where the other has stopped.
+            qemu_img("resize", "-q", image, "24M")
+            run("qemu-io", "-c", "write -P 3 1M 300k", "-c", "write -z 4M 1M", "-c", "discard 7M 2M",
+                "-c", "write -P 4 23M 1M", image)
+            well(image)
+            same_after = "after-%s.raw" % image
+            qemu_img("convert", "-O", "raw", image, same_after)
+            same(same_after, image)
+            if "refcount_bits=1" in kind:
+                img("snapshot", "-c", "one", image, status=1)
+                well(image)
+                continue
+            img("snapshot", "-c", "one", image)
+            qemu_img("snapshot", "-c", "two", image)
+            run("qemu-io", "-c", "write -P 9 0 10M", image)
+            well(image)
+            qemu_img("snapshot", "-a", "one", image)
+            same(same_after, image)
+            run("qemu-io", "-c", "write -P 8 5M 10M", image)
+            img("snapshot", "-a", "two", image)
+            same(same_after, image)
+            well(image)
+            img("snapshot", "-d", "one", image)
+            qemu_img("snapshot", "-d", "two", image)
+            well(image)
+            same(same_after, image)
+            img("resize", "-q", "--shrink", image, "9M")
+            well(image)
+            img("resize", "-q", image, "+5M")
+            well(image)
+        for program, image in ((img, "ours.qcow2"), (qemu_img, "theirs.qcow2")):
+            program("convert", *(["-q"] if program is img else []), "-c", "-O", "qcow2", "-o", kind, "a.raw",
+                    image)
+            well(image)
+            same("a.raw", image)
+    # What QEMU leaves when it is killed: refcounts that it has not written.
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", "lazy.qcow2", "20M")
+    run("qemu-io", "-c", "write -P 5 0 3M", "-c", "flush", "-c", "sigraise 9", "lazy.qcow2", status=None)
+    if not json.loads(img("info", "--json", "lazy.qcow2"))["dirty-flag"]:
+        fail("the test has made no dirty image")
+    img("resize", "-q", "lazy.qcow2", "21M")
+    if json.loads(img("info", "--json", "lazy.qcow2"))["dirty-flag"]:
+        fail("a dirty image was not repaired")
+    well("lazy.qcow2")
+    run("qemu-io", "-c", "read -P 5 0 3M", "lazy.qcow2")
+    for where in ("off", "metadata", "falloc", "full"):
+        img("create", "-q", "-f", "qcow2", "-o", "preallocation=" + where, "pre.qcow2", "9M")
+        well("pre.qcow2")
+        run("qemu-io", "-c", "read -P 0 0 9M", "-c", "write -P 1 1M 2M", "pre.qcow2")
+        well("pre.qcow2")
+
+
+def error(words, *patterns):
+    """One line on standard error that has all patterns, and status 1."""
+    result = subprocess.run([VIREO, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    text = result.stderr.decode(errors="replace")
+    if result.returncode != 1 or result.stdout or text.count("\n") != 1:
+        fail("vireo %s: status %d, %r, %r" % (" ".join(words), result.returncode, result.stdout, text))
+    for pattern in patterns:
+        if pattern not in text:
+            fail("vireo %s: '%s' is not in '%s'" % (" ".join(words), pattern, text))
+
+
+def errors():
+    with open("raw", "wb") as out:
+        out.truncate(1 << 20)
+    img("create", "-q", "-f", "qcow2", "q", "1M")
+    error(["img"], "create")
+    error(["img", "frobnicate"], "frobnicate", "convert")
+    error(["img", "create", "x"], "size")
+    error(["img", "create", "x", "much"], "much")
+    error(["img", "create", "-f", "vmdk", "x", "1M"], "vmdk")
+    error(["img", "create", "-f", "qcow2", "-o", "cluster_size=3", "x", "1M"], "cluster_size")
+    error(["img", "create", "-f", "qcow2", "-o", "colour=red", "x", "1M"], "colour")
+    error(["img", "create", "-f", "qcow2", "-b", "nothing", "x"], "nothing")
+    error(["img", "create", "-f", "qcow2", "-o", "compat=0.10,refcount_bits=1", "x", "1M"], "compat")
+    error(["img", "create", "-f", "qcow2", "-o", "cluster_size=512", "x", "9T"], "cluster_size")
+    error(["img", "create", "-q"], "give a file")
+    error(["img", "create", "nowhere/x", "1M"], "nowhere")
+    error(["img", "info"], "one file")
+    error(["img", "info", "nothing"], "nothing")
+    error(["img", "info", "-z", "q"], "-z")
+    error(["img", "check", "raw"], "no qcow2")
+    error(["img", "check", "-r", "some", "q"], "some")
+    error(["img", "convert", "q"], "new one")
+    error(["img", "convert", "-c", "q", "x"], "qcow2")
+    error(["img", "convert", "-f", "qcow2", "raw", "x"], "no qcow2")
+    error(["img", "convert", "-S", "3", "q", "x"], "-S")
+    error(["img", "resize", "q", "512K"], "--shrink")
+    error(["img", "resize", "q", "-2M"], "-2M")
+    error(["img", "snapshot", "-c", "x", "raw"], "raw")
+    error(["img", "snapshot", "-a", "x", "q"], "no snapshot")
+    error(["run", "--disk", "q,format=vmdk"], "auto, raw or qcow2")
+    error(["run", "--disk", "raw,format=qcow2"], "no qcow2")
+    if os.path.exists("x"):
+        fail("a command that has failed left a file")
+    with open("q", "r+b") as image:  # a feature of the future
+        image.seek(72)
+        image.write((1 << 20).to_bytes(8, "big"))
+    error(["img", "info", "q"], "not known", "20")
+    with open("l", "wb") as image:
+        image.write(b"LUKS\xba\xbe" + bytes(1 << 20))
+    error(["img", "info", "l"], "luks")
+
+
+def chains():
+    fill("base.raw", 8 << 20, 2)
+    os.makedirs("sub", exist_ok=True)
+    # Relative to the image, not to where the command runs.
+    img("create", "-q", "-f", "qcow2", "-b", "../base.raw", "sub/mid.qcow2", "12M")
+    img("create", "-q", "-f", "qcow2", "-b", "mid.qcow2", "sub/top.qcow2")
+    run("qemu-io", "-c", "write -P 7 1M 1M", "sub/mid.qcow2")
+    run("qemu-io", "-c", "write -z 2M 1M", "-c", "write -P 6 9M 100k", "sub/top.qcow2")
+    qemu_img("convert", "-O", "raw", "sub/top.qcow2", "whole.raw")
+    same("whole.raw", "sub/top.qcow2")
+    img("convert", "-q", "-O", "qcow2", "-c", "sub/top.qcow2", "flat.qcow2")
+    same("whole.raw", "flat.qcow2")
+    well("sub/top.qcow2")
+    if json.loads(img("info", "--json", "sub/top.qcow2"))["backing-filename-format"] != "qcow2":
+        fail("the format of the backing file is not in the image")
+    # A circle, and a chain that has no end in sight.
+    img("create", "-q", "-f", "qcow2", "-u", "-b", "b.qcow2", "a.qcow2", "1M")
+    img("create", "-q", "-f", "qcow2", "-u", "-b", "a.qcow2", "b.qcow2", "1M")
+    error(["img", "convert", "a.qcow2", "x"], "circle")
+    img("create", "-q", "-f", "qcow2", "0.qcow2", "1M")
+    for n in range(1, 70):
+        img("create", "-q", "-f", "qcow2", "-u", "-F", "qcow2", "-b", "%d.qcow2" % (n - 1), "%d.qcow2" % n, "1M")
+    error(["img", "convert", "69.qcow2", "x"], "more than 64")
+    img("convert", "-q", "60.qcow2", "x")
+    for name, words in (("nbd://host/x", "no file"), ("json:{}", "no file"), ("gone", "gone")):
+        img("create", "-q", "-f", "qcow2", "-u", "-b", name, "p.qcow2", "1M")
+        error(["img", "convert", "p.qcow2", "y"], words)
+        img("info", "p.qcow2")
+
+
+def left():
+    return sorted(name for name in os.listdir(".") if name not in ("big.raw", "there"))
+
+
+def ends():
+    with open("big.raw", "wb") as out:
+        for _ in range(96):
+            out.write(os.urandom(1 << 20))
+    with open("there", "wb") as out:
+        out.write(b"as it was")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
+        for target in ("new", "there"):
+            process = subprocess.Popen([VIREO, "img", "convert", "-c", "-O", "qcow2", "big.raw", target],
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            time.sleep(.3)
+            process.send_signal(number)
+            text = process.communicate()[1]
+            if process.returncode != -number or text:
+                fail("after signal %d: status %d, %r" % (number, process.returncode, text))
+            with open("there", "rb") as there:
+                if left() or there.read() != b"as it was":
+                    fail("after signal %d there is %s" % (number, left()))
+    # A disk that is full.
+    limited = "ulimit -f 20000; exec '%s' img convert -O qcow2 big.raw there" % VIREO
+    result = subprocess.run(["sh", "-c", "trap '' XFSZ; " + limited], stderr=subprocess.PIPE, check=False)
+    if result.returncode != 1 or result.stderr.count(b"\n") != 1 or left():
+        fail("with a full disk: %r, and there is %s" % (result, left()))
+    img("convert", "-q", "big.raw", "there")
+    run("cmp", "big.raw", "there")
+    # What a machine uses is neither written over nor changed.
+    with open("there", "r+b") as used:
+        import fcntl  # pylint: disable=import-outside-toplevel
+        fcntl.lockf(used, fcntl.LOCK_EX)
+        error(["img", "convert", "big.raw", "there"], "used by a machine")
+        error(["img", "resize", "there", "+1M"], "used by another machine")
+
+
+def main():
+    tests = {"interop": interop, "errors": errors, "chains": chains, "ends": ends}
+    if len(sys.argv) != 2 or sys.argv[1] not in tests:
+        fail(__doc__)
+    with tempfile.TemporaryDirectory(prefix="vireo-img-", dir="/var/tmp") as folder:
+        os.chdir(folder)
+        tests[sys.argv[1]]()
+        os.chdir("/")
+    print("passed")
+
+
+main()
