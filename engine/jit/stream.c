@@ -68,7 +68,7 @@ static void add(struct sum *a, const struct sum *b, unsigned scale)
     a->known = a->known && b->known;
     for (unsigned n = 0; a->known && n < b->count; n++)
         a->known = add_term(a, b->term[n].reg, (unsigned)b->term[n].times << scale);
-    a->constant += b->constant << scale;
+    a->constant += b->constant * (1 << scale);
     a->known = a->known && a->constant == (int32_t)a->constant;
 }
 
@@ -82,7 +82,9 @@ static struct sum address(const struct x86_insn *i, const struct sum *reg)
 {
     struct sum s = constant(i->disp);
 
-    if (i->base != X86_ZERO)
+    if (i->base == X86_RIP) /* there is no sum of that */
+        s.known = false;
+    else if (i->base != X86_ZERO)
         add(&s, &reg[i->base], 0);
     if (i->index != X86_ZERO)
         add(&s, &reg[i->index], i->scale);
