@@ -63,6 +63,21 @@ void vm_lock(struct vm *vm)
     run->depth = 1;
 }
 
+bool vm_try_lock(struct vm *vm)
+{
+    struct vm_run_state *run = vm->run;
+
+    if (vm_lock_is_mine(vm)) {
+        run->depth++;
+        return true;
+    }
+    if (!mutex_try_lock(&run->lock))
+        return false;
+    atomic_store_explicit(&run->owner, &this_thread, memory_order_relaxed);
+    run->depth = 1;
+    return true;
+}
+
 void vm_unlock(struct vm *vm)
 {
     struct vm_run_state *run = vm->run;

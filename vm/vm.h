@@ -97,6 +97,8 @@ void vm_destroy(struct vm *vm);
 int vm_add_vcpu(struct vm *vm, struct vcpu *v);
 
 void vm_lock(struct vm *vm);
+/* False: somebody has it. For threads that have others to leave the work to. */
+bool vm_try_lock(struct vm *vm);
 void vm_unlock(struct vm *vm);
 
 /* Runs to the end; the calling thread becomes the I/O thread (deterministic:

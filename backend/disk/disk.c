@@ -4,12 +4,14 @@
  *
  * Real time: disk_submit appends to a queue; threads, started as they are
  * needed, take from it and carry requests out on the layers; what is done goes
- * to a list and an eventfd wakes the I/O thread, once for as many as there are.
+ * to a list. Whoever puts the first one there tells the devices of all, with the
+ * machine's lock if that is free; else an eventfd has the I/O thread do it. A read
+ * of little that the host has in memory needs no thread: it costs less than waking
+ * one, and the device that asked hears of it when it polls.
  * Deterministic: the queue is sorted by deadline, and one timer carries out
  * what has become due.
  *
- * Threads rather than io_uring: layers may block, formats with metadata are
- * plain code, and hosts for containers often refuse io_uring.
+ * Threads rather than io_uring: docs/STORAGE.md has the measurements.
  *
  * Threading: as disk.h says. queue, done list and counters have a lock of the
  * disk's own, a leaf; a request belongs to the thread that carries it out while
@@ -30,6 +32,8 @@
 
 enum {
     MAX_THREADS = 8,
+    NOW_BYTES = 16 * KiB, /* copied at once rather than by a thread */
+    TOLD_AT_ONCE = 64,    /* before others get the machine's lock */
     NAME_BYTES = 64,
     /* Of a deterministic machine: what a fast disk takes. */
     REQUEST_NS = 20000,
@@ -47,6 +51,7 @@ struct disk {
     uint64_t errors;
     unsigned in_flight; /* queued, running or done and not told: machine's lock */
     uint64_t next_sequence;
+    bool telling; /* done() is being told */
     struct vm_settler settler;
 
     /* ---- real time; guarded by lock ---- */
@@ -54,10 +59,12 @@ struct disk {
     struct disk_request *queue, **queue_end;
     struct disk_request *finished, **finished_end;
     unsigned threads, idle, queued;
+    bool draining; /* somebody takes from finished until it is empty */
     bool quit;
     struct thread thread[MAX_THREADS];
     _Atomic uint32_t work_bell; /* futex: changes when there is work */
     _Atomic uint32_t done_bell; /* futex: changes when something is done */
+    _Atomic uint32_t waiters;   /* for done_bell */
     int event;                  /* eventfd: finished is not empty */
     struct loop_fd *watch;
 
@@ -130,19 +137,76 @@ static void tell_done(struct disk *d, struct disk_request *r)
 
 /* ---- real time: the threads ---- */
 
-static void finish(struct disk *d, struct disk_request *r)
+/* To the list of what is done; lock held. True: nobody is about to tell. */
+static bool finish(struct disk *d, struct disk_request *r)
 {
     bool was_empty = !d->finished;
-    uint64_t one = 1;
 
     r->state = DISK_DONE;
     r->next = NULL;
     *d->finished_end = r;
     d->finished_end = &r->next;
     atomic_fetch_add(&d->done_bell, 1);
-    /* It never fills: the I/O thread reads it before it takes the list. */
-    if (was_empty && write(d->event, &one, sizeof one) < 0)
-        atomic_fetch_add(&d->done_bell, 1);
+    if (atomic_load(&d->waiters))
+        host_futex_wake(&d->done_bell, INT32_MAX);
+    return was_empty && !d->draining;
+}
+
+/* Has the I/O thread tell. It never fills: that reads it before it takes the list. */
+static void ring(struct disk *d)
+{
+    uint64_t one = 1;
+
+    if (write(d->event, &one, sizeof one) < 0)
+        vlog(d->vm->log, BACKEND, ERROR, "%s: eventfd: %s", d->name, strerror(errno));
+}
+
+/* The oldest that is done, taken off the list. */
+static struct disk_request *take_finished(struct disk *d)
+{
+    struct disk_request *r;
+
+    mutex_lock(&d->lock);
+    r = d->finished;
+    d->draining = r;
+    if (r) {
+        d->finished = r->next;
+        if (!d->finished)
+            d->finished_end = &d->finished;
+    }
+    mutex_unlock(&d->lock);
+    return r;
+}
+
+static bool has_finished(struct disk *d)
+{
+    bool has;
+
+    mutex_lock(&d->lock);
+    has = d->finished;
+    mutex_unlock(&d->lock);
+    return has;
+}
+
+/* With the machine's lock. One by one: a device may cancel others when it hears. */
+static void tell_finished(struct disk *d)
+{
+    struct disk_request *r;
+    unsigned told = 0;
+    bool left;
+
+    if (d->telling)
+        return;
+    d->telling = true;
+    while (told++ < TOLD_AT_ONCE && (r = take_finished(d)))
+        tell_done(d, r);
+    d->telling = false;
+    mutex_lock(&d->lock);
+    d->draining = false;
+    left = d->finished;
+    mutex_unlock(&d->lock);
+    if (left)
+        ring(d);
 }
 
 static void *thread_main(void *arg)
@@ -170,54 +234,46 @@ static void *thread_main(void *arg)
         mutex_unlock(&d->lock);
         r->result = perform(d, r);
         mutex_lock(&d->lock);
-        finish(d, r);
-        host_futex_wake(&d->done_bell, INT32_MAX);
+        if (!finish(d, r))
+            continue;
+        mutex_unlock(&d->lock);
+        if (vm_try_lock(d->vm)) {
+            tell_finished(d);
+            vm_unlock(d->vm);
+        } else {
+            ring(d);
+        }
+        mutex_lock(&d->lock);
     }
     mutex_unlock(&d->lock);
     return NULL;
 }
 
-/* As many as have something to do, up to a bound; lock held. A host without
- * room for a thread makes do with those there are, the first of which came with
- * the disk. */
-static void wake_threads(struct disk *d)
+/* As many as have something to do, up to a bound; lock held, which is let go of. A
+ * host without room for a thread makes do with those there are, the first of
+ * which came with the disk. */
+static void wake_threads_and_unlock(struct disk *d)
 {
-    if (d->idle) {
+    bool wake = d->idle;
+
+    if (wake)
         atomic_fetch_add(&d->work_bell, 1);
-        host_futex_wake(&d->work_bell, 1);
-    }
     if (d->queued > d->idle && d->threads < MAX_THREADS &&
         thread_start(&d->thread[d->threads], "disk", thread_main, d) == 0)
         d->threads++;
-}
-
-/* The oldest that is done, taken off the list. */
-static struct disk_request *take_finished(struct disk *d)
-{
-    struct disk_request *r;
-
-    mutex_lock(&d->lock);
-    r = d->finished;
-    if (r) {
-        d->finished = r->next;
-        if (!d->finished)
-            d->finished_end = &d->finished;
-    }
     mutex_unlock(&d->lock);
-    return r;
+    if (wake)
+        host_futex_wake(&d->work_bell, 1);
 }
 
-/* On the I/O thread. One by one: a device may cancel others when it hears. */
+/* On the I/O thread. */
 static void event_ready(void *ctx, int events)
 {
     struct disk *d = ctx;
-    struct disk_request *r;
     uint64_t count;
 
-    if (read(d->event, &count, sizeof count) < 0)
-        return;
-    while ((r = take_finished(d)))
-        tell_done(d, r);
+    if (read(d->event, &count, sizeof count) == sizeof count)
+        tell_finished(d);
 }
 
 /* From one of the two lists; lock held. */
@@ -285,6 +341,23 @@ static void submit_at_deadline(struct disk *d, struct disk_request *r)
 
 /* ---- interface ---- */
 
+static bool read_now(struct disk *d, struct disk_request *r)
+{
+    struct disk_layer *top = d->top;
+
+    return r->polls && r->op == DISK_READ && r->bytes <= NOW_BYTES && top->ops->read_now &&
+           r->offset <= top->bytes && r->bytes <= top->bytes - r->offset &&
+           !top->ops->read_now(top, r->offset, r->spans, r->span_count, r->bytes);
+}
+
+/* Until something is done after `bell` was read. */
+static void wait_done(struct disk *d, uint32_t bell)
+{
+    atomic_fetch_add(&d->waiters, 1);
+    host_futex_wait(&d->done_bell, bell, UINT64_MAX);
+    atomic_fetch_sub(&d->waiters, 1);
+}
+
 void disk_submit(struct disk *d, struct disk_request *r)
 {
     int ret;
@@ -296,32 +369,43 @@ void disk_submit(struct disk *d, struct disk_request *r)
         return;
     }
     ret = r->prepare ? r->prepare(r) : 0;
-    mutex_lock(&d->lock);
-    if (ret) {
+    if (ret || read_now(d, r)) {
+        bool must_tell;
+
         r->result = ret;
-        finish(d, r);
-    } else {
-        r->state = DISK_QUEUED;
-        r->next = NULL;
-        *d->queue_end = r;
-        d->queue_end = &r->next;
-        d->queued++;
-        wake_threads(d);
+        mutex_lock(&d->lock);
+        must_tell = finish(d, r);
+        mutex_unlock(&d->lock);
+        if (must_tell && !r->polls)
+            ring(d);
+        return;
     }
-    mutex_unlock(&d->lock);
+    mutex_lock(&d->lock);
+    r->state = DISK_QUEUED;
+    r->next = NULL;
+    *d->queue_end = r;
+    d->queue_end = &r->next;
+    d->queued++;
+    wake_threads_and_unlock(d);
+}
+
+void disk_poll(struct disk *d)
+{
+    if (!d->vm->deterministic && d->in_flight)
+        tell_finished(d);
 }
 
 bool disk_cancel(struct disk *d, struct disk_request *r)
 {
-    bool taken = false;
+    bool taken = false, is_idle;
 
-    if (r->state == DISK_IDLE)
-        return true;
     if (d->vm->deterministic) {
+        is_idle = r->state == DISK_IDLE;
         taken = unlink_request(&d->queue, &d->queue_end, r);
         arm(d);
     } else {
         mutex_lock(&d->lock);
+        is_idle = r->state == DISK_IDLE;
         if (r->state == DISK_QUEUED) {
             taken = unlink_request(&d->queue, &d->queue_end, r);
             d->queued--;
@@ -330,6 +414,8 @@ bool disk_cancel(struct disk *d, struct disk_request *r)
         }
         mutex_unlock(&d->lock);
     }
+    if (is_idle)
+        return true;
     if (!taken)
         return false;
     r->state = DISK_IDLE;
@@ -346,7 +432,7 @@ void disk_withdraw(struct disk *d, struct disk_request *r)
 
         if (disk_cancel(d, r) || d->vm->deterministic)
             return;
-        host_futex_wait(&d->done_bell, bell, UINT64_MAX);
+        wait_done(d, bell);
     }
 }
 
@@ -360,11 +446,12 @@ void disk_drain(struct disk *d)
             perform_first(d);
             continue;
         }
-        r = take_finished(d);
-        if (r)
+        if (!d->telling)
+            tell_finished(d);
+        else if ((r = take_finished(d))) /* from within a done() */
             tell_done(d, r);
-        else
-            host_futex_wait(&d->done_bell, bell, UINT64_MAX);
+        if (d->in_flight && !has_finished(d))
+            wait_done(d, bell);
     }
     if (d->vm->deterministic)
         arm(d);

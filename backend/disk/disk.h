@@ -1,7 +1,7 @@
 /*
  * Disk back ends: where a disk's sectors are. A device submits requests, the
  * host's file is read and written by threads of the disk's own, straight from
- * and to guest memory, and done() is told on the machine's I/O thread.
+ * and to guest memory, and done() is told.
  *
  * A disk is a stack of layers (backend/disk/layer.h): a file or block device
  * below, a format like qcow2 on it, an overlay that keeps what is written for
@@ -14,7 +14,8 @@
  * guest that looks at its buffer early sees the same in each run.
  *
  * Threading: everything with the machine's lock held; done() and prepare() are
- * called with it, never from inside disk_submit (prepare() is, in real time).
+ * called with it, done() never from inside disk_submit (prepare() is, in real
+ * time), and on any thread: the disk's own, the I/O thread, or in disk_poll.
  */
 #ifndef BACKEND_DISK_DISK_H
 #define BACKEND_DISK_DISK_H
@@ -53,7 +54,8 @@ enum disk_request_state { DISK_IDLE, DISK_QUEUED, DISK_RUNNING, DISK_DONE };
  */
 struct disk_request {
     enum disk_op op;
-    bool fua; /* a write is on the host's disk when it is done */
+    bool fua;   /* a write is on the host's disk when it is done */
+    bool polls; /* the device calls disk_poll after it has submitted: it may be done then */
     uint64_t offset, bytes;
     const struct disk_span *spans;
     unsigned span_count;
@@ -114,6 +116,10 @@ void disk_set_serial(struct disk *d, const char *serial);
 void disk_set_unsafe(struct disk *d, bool is_unsafe);
 
 void disk_submit(struct disk *d, struct disk_request *r);
+/* Tells done() for what is done already: reads of little that the host has in
+ * memory, if `polls` is set, and what threads have ended meanwhile. Within a
+ * done() it does nothing: what is submitted there has its turn. */
+void disk_poll(struct disk *d);
 /* True: it will never be done, and is the caller's again. False: it is under
  * way, and done() will be told. */
 bool disk_cancel(struct disk *d, struct disk_request *r);

@@ -22,6 +22,10 @@ struct disk_layer_ops {
                 unsigned count, uint64_t bytes);
     int (*write)(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
                  unsigned count, uint64_t bytes);
+    /* A read that does not block: 0, or it has to be asked for in the other way and
+     * the spans hold anything. NULL: always. */
+    int (*read_now)(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
+                    unsigned count, uint64_t bytes);
     int (*flush)(struct disk_layer *l);
     /* NULL: it does nothing. */
     int (*discard)(struct disk_layer *l, uint64_t offset, uint64_t bytes);

@@ -151,6 +151,19 @@ static int overlay_read(struct disk_layer *l, uint64_t offset, const struct disk
     return 0;
 }
 
+static int overlay_read_now(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
+                            unsigned count, uint64_t bytes)
+{
+    struct overlay *o = of(l);
+    uint64_t sector = offset / DISK_SECTOR_BYTES, sectors = bytes / DISK_SECTOR_BYTES;
+    bool stored = is_stored(o, sector);
+    struct disk_layer *from = stored ? o->store : l->below;
+
+    if (!from->ops->read_now || run_length(o, sector, sectors, stored) < sectors)
+        return -EAGAIN;
+    return from->ops->read_now(from, offset, spans, count, bytes);
+}
+
 static int overlay_write(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
                          unsigned count, uint64_t bytes)
 {
@@ -204,6 +217,7 @@ static void overlay_destroy(struct disk_layer *l)
 static const struct disk_layer_ops overlay_ops = {
     .name = "overlay",
     .read = overlay_read,
+    .read_now = overlay_read_now,
     .write = overlay_write,
     .flush = overlay_flush,
     .discard = overlay_zero,

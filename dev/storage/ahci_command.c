@@ -232,6 +232,7 @@ static void submit_next(struct ahci_slot *slot)
     *r = (struct disk_request){
         .op = s->kind == ATA_DO_WRITE ? DISK_WRITE : DISK_READ,
         .fua = s->fua,
+        .polls = true,
         .offset = s->offset + s->moved,
         .bytes = s->bytes - s->moved,
         .prepare = s->kind == ATA_DO_VERIFY ? prepare_verify : prepare_piece,
@@ -511,9 +512,11 @@ void ahci_port_run(struct ahci_port *p)
                 break;
         }
         if (n > AHCI_SLOTS)
-            return;
+            break;
         start(p, slot);
     }
+    if (p->device.disk)
+        disk_poll(p->device.disk);
 }
 
 /* ---- stopping ---- */

@@ -258,6 +258,7 @@ void nvme_run(struct nvme *n)
     }
     if (!left && !timer_is_armed(&n->work))
         timer_arm(&n->work, clock_now_ns(&n->vm->clock) + REST_AFTER_NS);
+    disk_poll(n->disk);
 }
 
 void nvme_ring_sq(struct nvme *n, unsigned id, uint32_t value)

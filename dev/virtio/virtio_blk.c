@@ -308,6 +308,7 @@ static void init_slot(struct blk_slot *slot)
     memset(&slot->request, 0, sizeof slot->request);
     slot->request.prepare = prepare;
     slot->request.done = done;
+    slot->request.polls = true;
     slot->request.ctx = slot;
 }
 
@@ -363,6 +364,7 @@ static void serve(struct virtio_device *d, unsigned queue)
         virtio_ring(d, queue);
     if (any)
         virtio_queue_interrupt(q);
+    disk_poll(b->disk);
 }
 
 /* ---- configuration ---- */

@@ -75,6 +75,12 @@ static int shim_read(struct disk_layer *l, uint64_t offset, const struct disk_sp
     return ret;
 }
 
+static int shim_read_now(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
+                         unsigned count, uint64_t bytes)
+{
+    return atomic_load(&of(l)->closed) ? -EAGAIN : shim_read(l, offset, spans, count, bytes);
+}
+
 static int shim_write(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
                       unsigned count, uint64_t bytes)
 {
@@ -152,6 +158,7 @@ static void shim_destroy(struct disk_layer *l)
 static const struct disk_layer_ops shim_ops = {
     .name = "shim",
     .read = shim_read,
+    .read_now = shim_read_now,
     .write = shim_write,
     .flush = shim_flush,
     .discard = shim_discard,
