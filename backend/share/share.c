@@ -120,18 +120,15 @@ static void event_ready(void *ctx, int events)
         tell_done(s, r);
 }
 
-static bool unlink_request(struct share_request **list, struct share_request ***end,
+/* Which it is in; lock held. */
+static void unlink_request(struct share_request **list, struct share_request ***end,
                            struct share_request *r)
 {
-    for (struct share_request **at = list; *at; at = &(*at)->next) {
-        if (*at != r)
-            continue;
-        *at = r->next;
-        if (!*at)
-            *end = at;
-        return true;
-    }
-    return false;
+    while (*list != r)
+        list = &(*list)->next;
+    *list = r->next;
+    if (!*list)
+        *end = list;
 }
 
 /* ---- interface ---- */
@@ -157,18 +154,17 @@ void share_submit(struct share *s, struct share_request *r)
 
 static bool cancel(struct share *s, struct share_request *r)
 {
-    bool taken = false;
+    enum share_request_state state;
 
-    if (r->state == SHARE_IDLE)
-        return true;
     mutex_lock(&s->lock);
-    if (r->state == SHARE_QUEUED)
-        taken = unlink_request(&s->queue, &s->queue_end, r);
-    else if (r->state == SHARE_DONE)
-        taken = unlink_request(&s->finished, &s->finished_end, r);
+    state = r->state;
+    if (state == SHARE_QUEUED)
+        unlink_request(&s->queue, &s->queue_end, r);
+    else if (state == SHARE_DONE)
+        unlink_request(&s->finished, &s->finished_end, r);
     mutex_unlock(&s->lock);
-    if (!taken)
-        return false;
+    if (state == SHARE_IDLE || state == SHARE_RUNNING)
+        return state == SHARE_IDLE;
     r->state = SHARE_IDLE;
     r->next = NULL;
     s->in_flight--;

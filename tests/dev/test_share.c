@@ -503,13 +503,99 @@ static void hostile(void **state)
     end(c);
 }
 
+/* ---- real time: the share's thread ---- */
+
+struct question {
+    struct share_request request;
+    struct share_span to, from;
+    uint8_t message[64], reply[64];
+    unsigned done;
+};
+
+static void question_done(struct share_request *r)
+{
+    struct question *q = r->ctx;
+
+    q->done++;
+}
+
+static void ask(struct share *s, struct question *q)
+{
+    static const uint8_t flush[] = {9, 0, 0, 0, NINE_FLUSH, 1, 0, 0, 0};
+
+    memcpy(q->message, flush, sizeof flush);
+    q->to = (struct share_span){q->message, sizeof flush};
+    q->from = (struct share_span){q->reply, sizeof q->reply};
+    q->request = (struct share_request){
+        .message = &q->to,
+        .message_spans = 1,
+        .message_bytes = sizeof flush,
+        .reply = &q->from,
+        .reply_spans = 1,
+        .reply_room = sizeof q->reply,
+        .done = question_done,
+        .ctx = q,
+    };
+    share_submit(s, &q->request);
+}
+
+/* Everything is answered once, but what was withdrawn; saving waits for all. */
+static void real_time(void **state)
+{
+    enum { QUESTIONS = 64 };
+    const struct vm_config config = {.deterministic = false};
+    const struct share_config folder = {.path = "/tmp", .tag = "t", .readonly = true};
+    struct question *q = calloc(QUESTIONS, sizeof *q);
+    struct state_stream saved = {0};
+    struct vm *vm = vm_create(&config, NULL);
+    struct share *s;
+
+    assert_non_null(q);
+    assert_non_null(vm);
+    s = share_open(vm, &folder, NULL);
+    assert_non_null(s);
+    for (unsigned round = 0; round < 200; round++) {
+        vm_lock(vm);
+        for (unsigned n = 0; n < QUESTIONS; n++)
+            ask(s, &q[n]);
+        for (unsigned n = 0; n < QUESTIONS; n += 3)
+            share_withdraw(s, &q[n].request);
+        vm_unlock(vm);
+        if (round % 50 == 0) {
+            assert_int_equal(vm_state_save(vm, &saved, NULL), 0);
+            state_stream_free(&saved);
+            memset(&saved, 0, sizeof saved);
+            assert_int_equal(share_in_flight(s), 0);
+        }
+        vm_lock(vm);
+        for (unsigned n = 0; n < QUESTIONS; n++) {
+            share_withdraw(s, &q[n].request);
+            assert_true(q[n].done <= (n % 3 != 0));
+            q[n].done = 0;
+        }
+        assert_int_equal(share_in_flight(s), 0);
+        vm_unlock(vm);
+    }
+    vm_lock(vm);
+    for (unsigned n = 0; n < QUESTIONS; n++)
+        ask(s, &q[n]);
+    vm_unlock(vm);
+    share_close(s);
+    for (unsigned n = 0; n < QUESTIONS; n++) {
+        assert_int_equal(q[n].done, 1);
+        assert_int_equal(q[n].reply[4], NINE_LERROR + 1); /* no session */
+    }
+    vm_destroy(vm);
+    free(q);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sessions),   cmocka_unit_test(files),
         cmocka_unit_test(trees),      cmocka_unit_test(attributes),
         cmocka_unit_test(confined),   cmocka_unit_test(readonly_share),
-        cmocka_unit_test(hostile),
+        cmocka_unit_test(hostile),    cmocka_unit_test(real_time),
     };
 
     return cmocka_run_group_tests_name("share", tests, NULL, NULL);
