@@ -3,18 +3,14 @@
  * lists and commands as they should not be, faults of the host, resets,
  * configuration space under the controller's own DMA.
  *
- * usage: nvme_fuzz [--seconds S] [--cases N] [--seed SEED]
- *        nvme_fuzz --case SEED         one case again, as a failure names it
- *        nvme_fuzz --corpus FILE       the cases listed there (# begins a comment)
- *        nvme_fuzz --input FILE        what the file's bytes say, as a fuzzer makes it
+ * usage: driver.h.
  *
  * Each case runs on two machines, one of which is saved and loaded now and then.
  * They must not crash or hang or touch what is not theirs (the sanitizers'
  * part), must read the same from all registers, and end as the same machine
  * with the same memory and images, with no request left under way.
  *
- * Exit status: 0, or 1 and a line that says how to have the failure again.
- * Threading: one; a signal ends a case that hangs.
+ * Threading: one.
  */
 #include <errno.h>
 #include <signal.h>
@@ -24,54 +20,15 @@
 #include <unistd.h>
 
 #include "tests/dev/nvme_guest.h"
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/driver.h"
 #include "vm/state.h"
 
-enum { HANG_SECONDS = 120, OPS = 300, INPUT_MAX = 65536 };
-
-/* Where a case's decisions come from: a seed, or a file until it ends. */
-struct source {
-    struct rng rng;
-    const uint8_t *data;
-    size_t left;
-    bool is_file;
-};
+enum { HANG_SECONDS = 120, OPS = 300 };
 
 struct fuzz {
+    struct fuzz_driver d;
     struct harness *a, *b;
-    struct source from;
-    uint64_t seed;
 };
-
-static uint64_t next(struct source *s)
-{
-    uint64_t v = 0;
-
-    if (!s->is_file)
-        return rng_next(&s->rng);
-    for (unsigned n = 0; n < 4 && s->left; n++, s->left--)
-        v |= (uint64_t)*s->data++ << 8 * n;
-    return v * 0x9e3779b97f4a7c15; /* small files decide much, too */
-}
-
-static uint64_t below(struct source *s, uint64_t n)
-{
-    return (next(s) >> 16) % n;
-}
-
-#define PICK(s, array) ((array)[below(s, ARRAY_SIZE(array))])
-
-_Noreturn static void failed(struct fuzz *f, const char *format, ...)
-{
-    va_list args;
-
-    fprintf(stderr, "nvme_fuzz: ");
-    va_start(args, format);
-    vfprintf(stderr, format, args);
-    va_end(args);
-    fprintf(stderr, "; again: nvme_fuzz --case 0x%llx\n", (unsigned long long)f->seed);
-    exit(1);
-}
 
 /* ---- values that are likely to hurt ---- */
 
@@ -133,34 +90,36 @@ static void write_register(struct fuzz *f)
 {
     static const uint16_t registers[] = {NVME_INTMS, NVME_INTMC, NVME_CC,      NVME_CSTS, NVME_AQA,
                                          NVME_ASQ,   NVME_ACQ,   NVME_ASQ + 4, 0x20,      NVME_CC};
-    unsigned offset = PICK(&f->from, registers);
-    uint32_t v = value(&f->from);
-    unsigned size = below(&f->from, 8) ? 4 : 1u << below(&f->from, 4);
+    unsigned offset = PICK(&f->d.from, registers);
+    uint32_t v = value(&f->d.from);
+    unsigned size = below(&f->d.from, 8) ? 4 : 1u << below(&f->d.from, 4);
 
-    if (offset == NVME_CC && below(&f->from, 2))
+    if (offset == NVME_CC && below(&f->d.from, 2))
         v = CC_EN | 6 << CC_IOSQES_SHIFT | 4 << CC_IOCQES_SHIFT |
-            (uint32_t)below(&f->from, 4) << 14 | (uint32_t)below(&f->from, 6) << CC_MPS_SHIFT;
+            (uint32_t)below(&f->d.from, 4) << 14 | (uint32_t)below(&f->d.from, 6) << CC_MPS_SHIFT;
     BOTH(f, mm_out(h, NG_BAR + offset, v, size));
 }
 
 static void doorbell(struct fuzz *f)
 {
-    unsigned id = (unsigned)below(&f->from, below(&f->from, 8) ? 4 : 80);
-    unsigned which = (unsigned)below(&f->from, 2) * 4;
-    uint32_t v = below(&f->from, 4) ? (uint32_t)below(&f->from, NG_ENTRIES + 1) : value(&f->from);
+    unsigned id = (unsigned)below(&f->d.from, below(&f->d.from, 8) ? 4 : 80);
+    unsigned which = (unsigned)below(&f->d.from, 2) * 4;
+    uint32_t v =
+        below(&f->d.from, 4) ? (uint32_t)below(&f->d.from, NG_ENTRIES + 1) : value(&f->d.from);
 
     BOTH(f, ng_put(h, NVME_DOORBELLS + id * 8 + which, v));
 }
 
 static void read_register(struct fuzz *f)
 {
-    uint64_t at = NG_BAR + below(&f->from, below(&f->from, 4) ? 0x40 : NVME_REGISTER_BYTES);
-    unsigned size = 1u << below(&f->from, 4);
+    uint64_t at = NG_BAR + below(&f->d.from, below(&f->d.from, 4) ? 0x40 : NVME_REGISTER_BYTES);
+    unsigned size = 1u << below(&f->d.from, 4);
     uint64_t a = mm_in(f->a, at, size), b = mm_in(f->b, at, size);
 
     if (a != b)
-        failed(f, "register %llx reads as %llx, and as %llx after a reload",
-               (unsigned long long)(at - NG_BAR), (unsigned long long)a, (unsigned long long)b);
+        fuzz_failed(&f->d, "register %llx reads as %llx, and as %llx after a reload",
+                    (unsigned long long)(at - NG_BAR), (unsigned long long)a,
+                    (unsigned long long)b);
 }
 
 /* A command that may well be good. */
@@ -233,30 +192,30 @@ static struct nvme_command command(struct source *s, unsigned id)
 
 static void prepare(struct fuzz *f)
 {
-    unsigned id = (unsigned)below(&f->from, 4), count = 1 + (unsigned)below(&f->from, 6);
+    unsigned id = (unsigned)below(&f->d.from, 4), count = 1 + (unsigned)below(&f->d.from, 6);
 
     while (count--) {
-        struct nvme_command c = command(&f->from, id);
+        struct nvme_command c = command(&f->d.from, id);
 
-        if (!below(&f->from, 16))
-            c.opcode = (uint8_t)next(&f->from);
-        if (!below(&f->from, 16))
-            c.flags = (uint8_t)next(&f->from);
+        if (!below(&f->d.from, 16))
+            c.opcode = (uint8_t)next(&f->d.from);
+        if (!below(&f->d.from, 16))
+            c.flags = (uint8_t)next(&f->d.from);
         BOTH(f, {
             ng_world(h)->size[id] = NG_ENTRIES;
             ng_put_command(h, c);
         });
     }
-    if (below(&f->from, 8))
+    if (below(&f->d.from, 8))
         BOTH(f, ng_ring(h, id));
 }
 
 /* A PRP list, a range, or anything. */
 static void poke(struct fuzz *f)
 {
-    uint64_t at = below(&f->from, 4) ? NG_LIST + below(&f->from, 1536) * 8
-                                     : below(&f->from, NG_RAM_BYTES - 8);
-    uint64_t v = below(&f->from, 2) ? address(&f->from) : value(&f->from);
+    uint64_t at = below(&f->d.from, 4) ? NG_LIST + below(&f->d.from, 1536) * 8
+                                       : below(&f->d.from, NG_RAM_BYTES - 8);
+    uint64_t v = below(&f->d.from, 2) ? address(&f->d.from) : value(&f->d.from);
 
     BOTH(f, le64_put(ng_ram(h, at), v));
 }
@@ -264,7 +223,7 @@ static void poke(struct fuzz *f)
 /* What a driver does with what is done. */
 static void take(struct fuzz *f)
 {
-    unsigned id = (unsigned)below(&f->from, 4);
+    unsigned id = (unsigned)below(&f->d.from, 4);
 
     BOTH(f, {
         ng_world(h)->size[id] = NG_ENTRIES;
@@ -275,8 +234,8 @@ static void take(struct fuzz *f)
 
 static void configuration(struct fuzz *f)
 {
-    unsigned offset = (unsigned)below(&f->from, 256) & ~3u;
-    uint32_t v = value(&f->from);
+    unsigned offset = (unsigned)below(&f->d.from, 256) & ~3u;
+    uint32_t v = value(&f->d.from);
 
     BOTH(f, pci_config_write(h->dev[DEV_BUS], 0, NG_DEVFN, offset, v, 4));
 }
@@ -303,7 +262,7 @@ static void add_queue(struct harness *h, unsigned id)
 /* What a driver does to bring it back, or nothing would work for long. */
 static void revive(struct fuzz *f)
 {
-    bool msix = below(&f->from, 2);
+    bool msix = below(&f->d.from, 2);
 
     BOTH(f, {
         struct nvme *n = h->dev[DEV_NVME];
@@ -330,8 +289,8 @@ static void fault(struct fuzz *f)
 {
     static const enum disk_op faults[] = {DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD};
     static const int errors[] = {-EIO, -ENOSPC, -EINVAL};
-    enum disk_op op = PICK(&f->from, faults);
-    int error = PICK(&f->from, errors);
+    enum disk_op op = PICK(&f->d.from, faults);
+    int error = PICK(&f->d.from, errors);
     bool full = ng_world(f->a)->shim->fault[SHIM_FAULTS - 1].times;
 
     if (!full)
@@ -342,7 +301,7 @@ static void one(struct fuzz *f)
 {
     static const uint64_t times[] = {1, 1000, 19999, 25000, 60000, 200000, 10000000};
 
-    switch (below(&f->from, 20)) {
+    switch (below(&f->d.from, 20)) {
     case 0:
         write_register(f);
         break;
@@ -376,7 +335,7 @@ static void one(struct fuzz *f)
         break;
     case 13:
     case 14: {
-        uint64_t ns = PICK(&f->from, times);
+        uint64_t ns = PICK(&f->d.from, times);
 
         BOTH(f, harness_advance(h, ns));
         break;
@@ -401,113 +360,37 @@ static void compare(struct fuzz *f)
     uint64_t a[2], b[2];
 
     if (disk_in_flight(x->disk) || disk_in_flight(y->disk))
-        failed(f, "requests are still under way");
+        fuzz_failed(&f->d, "requests are still under way");
     if (memcmp(x->shim->bytes, y->shim->bytes, NG_DISK_BYTES))
-        failed(f, "the image differs after reloads");
+        fuzz_failed(&f->d, "the image differs after reloads");
     vm_state_hash(f->a->vm, a);
     vm_state_hash(f->b->vm, b);
     if (memcmp(ng_ram(f->a, 0), ng_ram(f->b, 0), NG_RAM_BYTES))
-        failed(f, "memory differs after reloads");
+        fuzz_failed(&f->d, "memory differs after reloads");
     if (memcmp(a, b, sizeof a) && vm_state_compare(f->a->vm, f->b->vm, false, &with, tell, NULL, 8))
-        failed(f, "devices differ after reloads");
+        fuzz_failed(&f->d, "devices differ after reloads");
     if (f->a->message_count != f->b->message_count)
-        failed(f, "%u messages, and %u after reloads", f->a->message_count, f->b->message_count);
+        fuzz_failed(&f->d, "%u messages, and %u after reloads", f->a->message_count,
+                    f->b->message_count);
 }
 
-static void run_case(struct fuzz *f)
+static void run_case(struct fuzz_driver *d)
 {
-    alarm(HANG_SECONDS);
+    struct fuzz *f = (struct fuzz *)d;
     f->a = ng_create();
     f->b = ng_create();
     revive(f);
-    for (unsigned n = 0; n < OPS && (!f->from.is_file || f->from.left); n++)
+    for (unsigned n = 0; n < OPS && !source_has_ended(&d->from); n++)
         one(f);
     BOTH(f, harness_advance(h, 10 * NS_PER_SEC));
     compare(f);
     harness_destroy(f->a);
     harness_destroy(f->b);
-    alarm(0);
-}
-
-static void run_seed(struct fuzz *f, uint64_t seed)
-{
-    f->seed = seed;
-    f->from = (struct source){.rng = {seed}};
-    run_case(f);
-}
-
-static int run_corpus(struct fuzz *f, const char *path)
-{
-    FILE *file = fopen(path, "r");
-    char line[256];
-    unsigned count = 0;
-
-    if (!file) {
-        fprintf(stderr, "nvme_fuzz: %s: %s\n", path, strerror(errno));
-        return 1;
-    }
-    while (fgets(line, sizeof line, file)) {
-        if (line[0] == '#' || line[0] == '\n')
-            continue;
-        run_seed(f, strtoull(line, NULL, 0));
-        count++;
-    }
-    fclose(file);
-    printf("%u cases of the corpus\n", count);
-    return 0;
-}
-
-static int run_input(struct fuzz *f, const char *path)
-{
-    static uint8_t data[INPUT_MAX];
-    FILE *file = fopen(path, "rb");
-
-    if (!file) {
-        fprintf(stderr, "nvme_fuzz: %s: %s\n", path, strerror(errno));
-        return 1;
-    }
-    f->from =
-        (struct source){.data = data, .left = fread(data, 1, sizeof data, file), .is_file = true};
-    fclose(file);
-    run_case(f);
-    return 0;
-}
-
-static void hung(int signal)
-{
-    static const char text[] = "nvme_fuzz: a case hangs\n";
-
-    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
-        _exit(2);
-    abort();
 }
 
 int main(int argc, char **argv)
 {
-    struct fuzz f = {0};
-    uint64_t seconds = 0, cases = 0, seed = 1, done = 0, end;
+    struct fuzz f = {.d = {.name = "nvme_fuzz", .hang_seconds = HANG_SECONDS, .run = run_case}};
 
-    signal(SIGALRM, hung);
-    for (int i = 1; i + 1 < argc; i += 2) {
-        uint64_t number = strtoull(argv[i + 1], NULL, 0);
-
-        if (!strcmp(argv[i], "--seconds"))
-            seconds = number;
-        else if (!strcmp(argv[i], "--cases"))
-            cases = number;
-        else if (!strcmp(argv[i], "--seed"))
-            seed = number;
-        else if (!strcmp(argv[i], "--case"))
-            return run_seed(&f, number), 0;
-        else if (!strcmp(argv[i], "--corpus"))
-            return run_corpus(&f, argv[i + 1]);
-        else if (!strcmp(argv[i], "--input"))
-            return run_input(&f, argv[i + 1]);
-    }
-    f.from.rng.state = seed;
-    end = host_monotonic_ns() + seconds * NS_PER_SEC;
-    for (struct rng seeds = {seed}; done < cases || (seconds && host_monotonic_ns() < end); done++)
-        run_seed(&f, rng_next(&seeds));
-    printf("%llu cases from seed %llu\n", (unsigned long long)done, (unsigned long long)seed);
-    return 0;
+    return fuzz_main(&f.d, argc, argv);
 }

@@ -3,10 +3,7 @@
  * compressed data that is none, lists of snapshots that lie, chains of images that
  * name each other; then used, checked and repaired.
  *
- * usage: qcow2_fuzz [--seconds S] [--cases N] [--seed SEED]
- *        qcow2_fuzz --case SEED         one case again, as a failure names it
- *        qcow2_fuzz --corpus FILE       the cases listed there (# begins a comment)
- *        qcow2_fuzz --input FILE        an image as it is, used with seed 1
+ * usage: driver.h; --input FILE is an image, used as it is with seed 1.
  *
  * A case makes a good image with data, compressed clusters and snapshots, spoils
  * some of it, and does at random what a machine and vireo img do. It must not
@@ -15,8 +12,7 @@
  * spoiled has to be without damage at the end, and one that was repaired without
  * an error may have no leaks and no wrong counts.
  *
- * Exit status: 0, or 1 and a line that says how to have the failure again.
- * Threading: one; a signal ends a case that hangs.
+ * Threading: one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,25 +28,16 @@
 #include "backend/disk/layer.h"
 #include "backend/disk/qcow2.h"
 #include "base/host.h"
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/driver.h"
 
 enum { HANG_SECONDS = 60, SPAN_BYTES = 128 << 10, CHAIN = 4 };
 
 #define FILE_LIMIT (256 * MiB)
 
 struct fuzz {
-    struct rng rng;
-    uint64_t seed;
-    bool is_told; /* what checks find is printed */
+    struct fuzz_driver d; /* a case that is had again prints what checks find */
     uint8_t data[SPAN_BYTES];
 };
-
-static _Noreturn void failed(const struct fuzz *f, const char *what)
-{
-    fprintf(stderr, "qcow2_fuzz: %s; again with: qcow2_fuzz --case 0x%016llx\n", what,
-            (unsigned long long)f->seed);
-    exit(1);
-}
 
 static struct disk_layer *layer_of(int fd, bool readonly)
 {
@@ -69,7 +56,7 @@ static struct disk_layer *layer_of(int fd, bool readonly)
 
 static void use(struct fuzz *f, struct disk_layer *l)
 {
-    struct rng *r = &f->rng;
+    struct rng *r = &f->d.from.rng;
     uint64_t sectors = l->bytes / DISK_SECTOR_BYTES, sector, bytes, run;
     struct disk_span span;
 
@@ -111,8 +98,8 @@ static void use_snapshots(struct fuzz *f, struct disk_layer *l)
     struct error err;
     char which[8];
 
-    snprintf(which, sizeof which, "%llu", (unsigned long long)rng_below(&f->rng, 4));
-    switch (rng_below(&f->rng, 4)) {
+    snprintf(which, sizeof which, "%llu", (unsigned long long)rng_below(&f->d.from.rng, 4));
+    switch (rng_below(&f->d.from.rng, 4)) {
     case 0:
         if (!qcow2_snapshots_read(l, &list, &err))
             qcow2_snapshots_free(&list);
@@ -142,8 +129,8 @@ static void use_packed(struct fuzz *f, struct disk_layer *l)
         return;
     data = calloc(1, cluster);
     room = malloc(cluster);
-    guest = rng_below(&f->rng, l->bytes / cluster);
-    for (uint64_t n = 0; n < cluster; n += 1 + rng_below(&f->rng, 97))
+    guest = rng_below(&f->d.from.rng, l->bytes / cluster);
+    for (uint64_t n = 0; n < cluster; n += 1 + rng_below(&f->d.from.rng, 97))
         data[n] = (uint8_t)n;
     packed = qcow2_compress(l, data, room, cluster);
     if (packed)
@@ -155,9 +142,9 @@ static void use_packed(struct fuzz *f, struct disk_layer *l)
 static void use_all(struct fuzz *f, struct disk_layer *l, unsigned ops)
 {
     for (unsigned n = 0; n < ops; n++) {
-        if (!l->readonly && qcow2_is(l) && rng_one_in(&f->rng, 12))
+        if (!l->readonly && qcow2_is(l) && rng_one_in(&f->d.from.rng, 12))
             use_snapshots(f, l);
-        else if (!l->readonly && qcow2_is(l) && rng_one_in(&f->rng, 8))
+        else if (!l->readonly && qcow2_is(l) && rng_one_in(&f->d.from.rng, 8))
             use_packed(f, l);
         else
             use(f, l);
@@ -181,24 +168,24 @@ static void check(struct fuzz *f, int fd, bool is_good, enum qcow2_repair repair
 
     if (!l) {
         if (is_good)
-            failed(f, err.text);
+            fuzz_failed(&f->d, err.text);
         return;
     }
     ret = qcow2_check(l, repair, &k, &err);
     if (is_good && (ret || k.corruptions || k.leaks))
-        failed(f, "an image that nobody has spoiled is damaged");
+        fuzz_failed(&f->d, "an image that nobody has spoiled is damaged");
     if (!ret && repair == QCOW2_REPAIR_ALL) {
         uint64_t corruptions = k.corruptions;
 
-        k.tell = f->is_told ? print_line : NULL;
+        k.tell = f->d.is_again ? print_line : NULL;
         ret = qcow2_check(l, QCOW2_REPAIR_NONE, &k, &err);
-        if (f->is_told)
+        if (f->d.is_again)
             printf("status %d, %llu damages after %llu, %llu leaks\n", ret,
                    (unsigned long long)k.corruptions, (unsigned long long)corruptions,
                    (unsigned long long)k.leaks);
         /* Tables that lie over each other change each other's references. */
         if (ret || (k.leaks && !k.corruptions) || k.corruptions > corruptions)
-            failed(f, "a repair has left leaks, or made damage");
+            fuzz_failed(&f->d, "a repair has left leaks, or made damage");
     }
     disk_layer_destroy(l);
 }
@@ -223,11 +210,11 @@ static void make(struct fuzz *f, int fd, const struct qcow2_options *o)
     struct disk_layer *file = layer_of(fd, false), *l;
 
     if (qcow2_create(file, o, &err))
-        failed(f, err.text);
+        fuzz_failed(&f->d, err.text);
     disk_layer_destroy(file);
     l = qcow2_open(layer_of(fd, false), "fuzz", DISK_UNSAFE, &err);
     if (!l)
-        failed(f, err.text);
+        fuzz_failed(&f->d, err.text);
     use_all(f, l, 30);
     disk_layer_destroy(l);
 }
@@ -269,7 +256,7 @@ static uint64_t peek(int fd, uint64_t offset)
 static void spoil(struct fuzz *f, int fd, unsigned cluster_bits)
 {
     static const uint8_t fields[] = {8, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112};
-    struct rng *r = &f->rng;
+    struct rng *r = &f->d.from.rng;
     struct stat st;
     uint64_t bytes, l1, l2, table;
 
@@ -307,7 +294,7 @@ static void spoil(struct fuzz *f, int fd, unsigned cluster_bits)
         }
     }
     if (rng_one_in(r, 10) && ftruncate(fd, (off_t)rng_below(r, bytes)))
-        failed(f, "cannot cut the image");
+        fuzz_failed(&f->d, "cannot cut the image");
     if (rng_one_in(r, 5))
         poke(fd, 72, 1, 8); /* repaired when it is opened */
 }
@@ -317,25 +304,26 @@ static void spoil(struct fuzz *f, int fd, unsigned cluster_bits)
 static void use_file(struct fuzz *f, int fd)
 {
     struct error err = {.text = ""};
-    struct disk_layer *l = qcow2_open(layer_of(fd, rng_one_in(&f->rng, 4)), "fuzz",
-                                      rng_one_in(&f->rng, 2) ? DISK_UNSAFE : DISK_WRITEBACK, &err);
+    struct disk_layer *l =
+        qcow2_open(layer_of(fd, rng_one_in(&f->d.from.rng, 4)), "fuzz",
+                   rng_one_in(&f->d.from.rng, 2) ? DISK_UNSAFE : DISK_WRITEBACK, &err);
 
     if (!l) {
         if (!err.text[0] || strchr(err.text, '\n'))
-            failed(f, "an error that is not one line");
+            fuzz_failed(&f->d, "an error that is not one line");
         return;
     }
     use_all(f, l, 60);
-    if (!l->readonly && rng_one_in(&f->rng, 4))
-        l->ops->resize(l, rng_below(&f->rng, 1 << 22) * DISK_SECTOR_BYTES);
+    if (!l->readonly && rng_one_in(&f->d.from.rng, 4))
+        l->ops->resize(l, rng_below(&f->d.from.rng, 1 << 22) * DISK_SECTOR_BYTES);
     use_all(f, l, 10);
     disk_layer_destroy(l);
 }
 
 static void case_alone(struct fuzz *f)
 {
-    struct qcow2_options o = choose_options(&f->rng);
-    bool is_good = rng_one_in(&f->rng, 6);
+    struct qcow2_options o = choose_options(&f->d.from.rng);
+    bool is_good = rng_one_in(&f->d.from.rng, 6);
     int fd = memfd_create("fuzz", MFD_CLOEXEC);
 
     make(f, fd, &o);
@@ -344,7 +332,7 @@ static void case_alone(struct fuzz *f)
     check(f, fd, is_good, QCOW2_REPAIR_NONE);
     use_file(f, fd);
     check(f, fd, is_good, QCOW2_REPAIR_NONE);
-    if (rng_one_in(&f->rng, 2)) {
+    if (rng_one_in(&f->d.from.rng, 2)) {
         check(f, fd, is_good, QCOW2_REPAIR_ALL);
         use_file(f, fd);
     }
@@ -361,24 +349,25 @@ static void case_chain(struct fuzz *f)
     struct error err = {.text = ""};
 
     if (!mkdtemp(folder))
-        failed(f, "cannot make a folder");
+        fuzz_failed(&f->d, "cannot make a folder");
     for (unsigned n = 0; n < CHAIN; n++) {
-        struct qcow2_options o = choose_options(&f->rng);
+        struct qcow2_options o = choose_options(&f->d.from.rng);
         int fd;
 
-        o.backing = rng_one_in(&f->rng, 5) ? NULL : RNG_PICK(&f->rng, names);
+        o.backing = rng_one_in(&f->d.from.rng, 5) ? NULL : RNG_PICK(&f->d.from.rng, names);
         if (o.backing)
-            o.backing_format = RNG_PICK(&f->rng, formats);
+            o.backing_format = RNG_PICK(&f->d.from.rng, formats);
         snprintf(path, sizeof path, "%s/%u", folder, n);
         fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         make(f, fd, &o);
-        if (rng_one_in(&f->rng, 4))
+        if (rng_one_in(&f->d.from.rng, 4))
             spoil(f, fd, o.cluster_bits);
         close(fd);
     }
     snprintf(path, sizeof path, "%s/0", folder);
     l = disk_image_open(
-        &(struct disk_image_config){.path = path, .readonly = rng_one_in(&f->rng, 4)}, NULL, &err);
+        &(struct disk_image_config){.path = path, .readonly = rng_one_in(&f->d.from.rng, 4)}, NULL,
+        &err);
     if (l) {
         use_all(f, l, 40);
         disk_layer_destroy(l);
@@ -390,43 +379,21 @@ static void case_chain(struct fuzz *f)
     rmdir(folder);
 }
 
-static void run_seed(struct fuzz *f, uint64_t seed)
+static void run_case(struct fuzz_driver *d)
 {
-    alarm(HANG_SECONDS);
-    f->seed = seed;
-    f->rng.state = seed;
+    struct fuzz *f = (struct fuzz *)d;
+
     for (size_t n = 0; n < sizeof f->data; n++)
         f->data[n] = (uint8_t)(n * 7 ^ n >> 9);
-    if (rng_one_in(&f->rng, 5))
+    if (rng_one_in(&d->from.rng, 5))
         case_chain(f);
     else
         case_alone(f);
-    alarm(0);
 }
 
-static int run_corpus(struct fuzz *f, const char *path)
+static int run_file(struct fuzz_driver *d, const char *path)
 {
-    FILE *file = fopen(path, "r");
-    char line[256];
-    unsigned count = 0;
-
-    if (!file) {
-        fprintf(stderr, "qcow2_fuzz: %s: %s\n", path, strerror(errno));
-        return 1;
-    }
-    while (fgets(line, sizeof line, file)) {
-        if (line[0] == '#' || line[0] == '\n')
-            continue;
-        run_seed(f, strtoull(line, NULL, 0));
-        count++;
-    }
-    fclose(file);
-    printf("%u cases of the corpus\n", count);
-    return 0;
-}
-
-static int run_input(struct fuzz *f, const char *path)
-{
+    struct fuzz *f = (struct fuzz *)d;
     int from = open(path, O_RDONLY | O_CLOEXEC), fd = memfd_create("fuzz", MFD_CLOEXEC);
     ssize_t n;
 
@@ -439,7 +406,7 @@ static int run_input(struct fuzz *f, const char *path)
             return 1;
     close(from);
     alarm(HANG_SECONDS);
-    f->rng.state = f->seed = 1;
+    d->from.rng.state = d->seed = 1;
     check(f, fd, false, QCOW2_REPAIR_NONE);
     use_file(f, fd);
     check(f, fd, false, QCOW2_REPAIR_ALL);
@@ -448,43 +415,15 @@ static int run_input(struct fuzz *f, const char *path)
     return 0;
 }
 
-static void hung(int signal)
-{
-    static const char text[] = "qcow2_fuzz: a case hangs\n";
-
-    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
-        _exit(2);
-    abort();
-}
-
 int main(int argc, char **argv)
 {
-    static struct fuzz f;
+    static struct fuzz f = {.d = {.name = "qcow2_fuzz",
+                                  .hang_seconds = HANG_SECONDS,
+                                  .run = run_case,
+                                  .run_file = run_file}};
     struct rlimit limit = {FILE_LIMIT, FILE_LIMIT};
-    uint64_t seconds = 0, cases = 0, seed = 1, done = 0, end;
 
-    signal(SIGALRM, hung);
     signal(SIGXFSZ, SIG_IGN); /* a full disk */
     setrlimit(RLIMIT_FSIZE, &limit);
-    for (int i = 1; i + 1 < argc; i += 2) {
-        uint64_t number = strtoull(argv[i + 1], NULL, 0);
-
-        if (!strcmp(argv[i], "--seconds"))
-            seconds = number;
-        else if (!strcmp(argv[i], "--cases"))
-            cases = number;
-        else if (!strcmp(argv[i], "--seed"))
-            seed = number;
-        else if (!strcmp(argv[i], "--case"))
-            return f.is_told = true, run_seed(&f, number), 0;
-        else if (!strcmp(argv[i], "--corpus"))
-            return run_corpus(&f, argv[i + 1]);
-        else if (!strcmp(argv[i], "--input"))
-            return run_input(&f, argv[i + 1]);
-    }
-    end = host_monotonic_ns() + seconds * NS_PER_SEC;
-    for (struct rng seeds = {seed}; done < cases || (seconds && host_monotonic_ns() < end); done++)
-        run_seed(&f, rng_next(&seeds));
-    printf("%llu cases from seed %llu\n", (unsigned long long)done, (unsigned long long)seed);
-    return 0;
+    return fuzz_main(&f.d, argc, argv);
 }

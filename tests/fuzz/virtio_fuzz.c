@@ -3,18 +3,14 @@
  * requests as they should not be, faults of the host, resets, configuration space
  * under a running device.
  *
- * usage: virtio_fuzz [--seconds S] [--cases N] [--seed SEED]
- *        virtio_fuzz --case SEED         one case again, as a failure names it
- *        virtio_fuzz --corpus FILE       the cases listed there (# begins a comment)
- *        virtio_fuzz --input FILE        what the file's bytes say, as a fuzzer makes it
+ * usage: driver.h.
  *
  * Each case runs on two machines, one of which is saved and loaded now and then.
  * They must not crash or hang or touch what is not theirs (the sanitizers'
  * part), must read the same from all registers, and end as the same machine
  * with the same memory, image and console output, with no request left under way.
  *
- * Exit status: 0, or 1 and a line that says how to have the failure again.
- * Threading: one; a signal ends a case that hangs.
+ * Threading: one.
  */
 #include <errno.h>
 #include <signal.h>
@@ -24,53 +20,14 @@
 #include <unistd.h>
 
 #include "tests/dev/virtio_guest.h"
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/driver.h"
 
-enum { HANG_SECONDS = 120, OPS = 300, INPUT_MAX = 65536 };
-
-/* Where a case's decisions come from: a seed, or a file until it ends. */
-struct source {
-    struct rng rng;
-    const uint8_t *data;
-    size_t left;
-    bool is_file;
-};
+enum { HANG_SECONDS = 120, OPS = 300 };
 
 struct fuzz {
+    struct fuzz_driver d;
     struct harness *a, *b;
-    struct source from;
-    uint64_t seed;
 };
-
-static uint64_t next(struct source *s)
-{
-    uint64_t v = 0;
-
-    if (!s->is_file)
-        return rng_next(&s->rng);
-    for (unsigned n = 0; n < 4 && s->left; n++, s->left--)
-        v |= (uint64_t)*s->data++ << 8 * n;
-    return v * 0x9e3779b97f4a7c15; /* small files decide much, too */
-}
-
-static uint64_t below(struct source *s, uint64_t n)
-{
-    return (next(s) >> 16) % n;
-}
-
-#define PICK(s, array) ((array)[below(s, ARRAY_SIZE(array))])
-
-_Noreturn static void failed(struct fuzz *f, const char *format, ...)
-{
-    va_list args;
-
-    fprintf(stderr, "virtio_fuzz: ");
-    va_start(args, format);
-    vfprintf(stderr, format, args);
-    va_end(args);
-    fprintf(stderr, "; again: virtio_fuzz --case 0x%llx\n", (unsigned long long)f->seed);
-    exit(1);
-}
 
 /* ---- values that are likely to hurt ---- */
 
@@ -145,11 +102,11 @@ static unsigned queue_of(struct source *s, enum vg_device d)
 
 static void write_register(struct fuzz *f)
 {
-    enum vg_device d = device(&f->from);
-    unsigned offset = below(&f->from, 4) ? (unsigned)below(&f->from, 0x40)
-                                         : VG_CONFIG + (unsigned)below(&f->from, 64);
-    unsigned size = 1u << below(&f->from, 4);
-    uint64_t v = below(&f->from, 4) ? value(&f->from) : address(&f->from);
+    enum vg_device d = device(&f->d.from);
+    unsigned offset = below(&f->d.from, 4) ? (unsigned)below(&f->d.from, 0x40)
+                                           : VG_CONFIG + (unsigned)below(&f->d.from, 64);
+    unsigned size = 1u << below(&f->d.from, 4);
+    uint64_t v = below(&f->d.from, 4) ? value(&f->d.from) : address(&f->d.from);
 
     BOTH(f, mm_out(h, VG_BAR(d) + offset, v, size));
 }
@@ -157,20 +114,20 @@ static void write_register(struct fuzz *f)
 static void read_register(struct fuzz *f)
 {
     static const uint16_t pages[] = {0, 0, VG_ISR, VG_CONFIG, VG_DOORBELLS, 0x8000, 0x8800};
-    uint64_t at = VG_BAR(device(&f->from)) + PICK(&f->from, pages) + below(&f->from, 64);
-    unsigned size = 1u << below(&f->from, 4);
+    uint64_t at = VG_BAR(device(&f->d.from)) + PICK(&f->d.from, pages) + below(&f->d.from, 64);
+    unsigned size = 1u << below(&f->d.from, 4);
     uint64_t a = mm_in(f->a, at, size), b = mm_in(f->b, at, size);
 
     if (a != b)
-        failed(f, "address %llx reads as %llx, and as %llx after a reload",
-               (unsigned long long)at, (unsigned long long)a, (unsigned long long)b);
+        fuzz_failed(&f->d, "address %llx reads as %llx, and as %llx after a reload",
+                    (unsigned long long)at, (unsigned long long)a, (unsigned long long)b);
 }
 
 /* A chain of some descriptors, at times none that a driver would make. */
 static void describe(struct fuzz *f, enum vg_device d, unsigned queue, unsigned first,
                      unsigned count, bool *writes)
 {
-    struct source *s = &f->from;
+    struct source *s = &f->d.from;
 
     for (unsigned n = 0; n < count; n++) {
         uint16_t flags = n + 1 < count ? VG_NEXT : 0;
@@ -188,15 +145,15 @@ static void describe(struct fuzz *f, enum vg_device d, unsigned queue, unsigned 
             bytes = 16;
         if (d == VG_BLK && n + 1 == count && below(s, 8))
             bytes = 1, flags |= VG_WRITE;
-        BOTH(f, vg_describe(h, d, queue, (first + n) % VG_SIZE, at, bytes, flags,
-                            (uint16_t)next_one));
+        BOTH(f,
+             vg_describe(h, d, queue, (first + n) % VG_SIZE, at, bytes, flags, (uint16_t)next_one));
     }
 }
 
 /* The same through an indirect table. */
 static void indirect(struct fuzz *f, enum vg_device d, unsigned queue, unsigned head)
 {
-    struct source *s = &f->from;
+    struct source *s = &f->d.from;
     unsigned count = 1 + (unsigned)below(s, 6);
     uint64_t table = below(s, 16) ? VG_BUFFER + 0x10000 + below(s, 8) * 256 : address(s);
     uint32_t bytes = below(s, 16) ? count * 16 : length(s);
@@ -206,7 +163,8 @@ static void indirect(struct fuzz *f, enum vg_device d, unsigned queue, unsigned 
         uint64_t at = address(s), rest;
 
         writes |= below(s, count) < n + (d == VG_RNG);
-        rest = length(s) | (uint64_t)((n + 1 < count ? VG_NEXT : 0) | (writes ? VG_WRITE : 0)) << 32 |
+        rest = length(s) |
+               (uint64_t)((n + 1 < count ? VG_NEXT : 0) | (writes ? VG_WRITE : 0)) << 32 |
                (uint64_t)(n + 1) << 48;
         if (below(s, 40) == 0)
             rest = next(s);
@@ -221,7 +179,7 @@ static void content(struct fuzz *f)
 {
     static const uint32_t types[] = {0, 0, 0, 1, 1, 1, 4, 8, 11, 13, 11, 13, 99, 2};
     static const uint64_t sectors[] = {0, 1, 7, 2040, 2047, 2048, UINT64_MAX, 1ull << 55};
-    struct source *s = &f->from;
+    struct source *s = &f->d.from;
     uint64_t at = VG_BUFFER + below(s, 64) * 512;
     uint64_t low, high;
 
@@ -245,7 +203,7 @@ static void content(struct fuzz *f)
 
 static void prepare(struct fuzz *f)
 {
-    struct source *s = &f->from;
+    struct source *s = &f->d.from;
     enum vg_device d = device(s);
     unsigned queue = queue_of(s, d), head = (unsigned)below(s, VG_SIZE);
     unsigned count = 1 + (unsigned)below(s, d == VG_BLK ? 5 : 3);
@@ -265,20 +223,20 @@ static void prepare(struct fuzz *f)
 /* A word of a ring or a table, or anything. */
 static void poke(struct fuzz *f)
 {
-    enum vg_device d = device(&f->from);
-    uint64_t at = VG_RINGS(d, queue_of(&f->from, d)) + below(&f->from, 3) * 0x1000 +
-                  below(&f->from, 256);
-    uint64_t v = below(&f->from, 2) ? address(&f->from) : value(&f->from);
-    unsigned size = 1u << below(&f->from, 4);
+    enum vg_device d = device(&f->d.from);
+    uint64_t at = VG_RINGS(d, queue_of(&f->d.from, d)) + below(&f->d.from, 3) * 0x1000 +
+                  below(&f->d.from, 256);
+    uint64_t v = below(&f->d.from, 2) ? address(&f->d.from) : value(&f->d.from);
+    unsigned size = 1u << below(&f->d.from, 4);
 
     BOTH(f, le_put(vg_ram(h, at), v, size));
 }
 
 static void configuration(struct fuzz *f)
 {
-    enum vg_device d = device(&f->from);
-    unsigned offset = (unsigned)below(&f->from, 256) & ~3u;
-    uint32_t v = value(&f->from);
+    enum vg_device d = device(&f->d.from);
+    unsigned offset = (unsigned)below(&f->d.from, 256) & ~3u;
+    uint32_t v = value(&f->d.from);
 
     BOTH(f, pci_config_write(h->dev[0], 0, VG_DEVFN(d), offset, v, 4));
 }
@@ -286,9 +244,9 @@ static void configuration(struct fuzz *f)
 /* What a driver does to bring it back, or nothing would work for long. */
 static void revive(struct fuzz *f)
 {
-    enum vg_device d = device(&f->from);
-    uint64_t features = below(&f->from, 2) ? VIRTIO_F_COMMON | (next(&f->from) & 0xFFFF) : 0;
-    bool msix = below(&f->from, 2);
+    enum vg_device d = device(&f->d.from);
+    uint64_t features = below(&f->d.from, 2) ? VIRTIO_F_COMMON | (next(&f->d.from) & 0xFFFF) : 0;
+    bool msix = below(&f->d.from, 2);
 
     BOTH(f, {
         pci_config_write(h->dev[0], 0, VG_DEVFN(d), PCI_BAR0, (uint32_t)VG_BAR(d), 4);
@@ -305,7 +263,7 @@ static void revive(struct fuzz *f)
 static void fault(struct fuzz *f)
 {
     static const enum disk_op ops[] = {DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD};
-    enum disk_op op = PICK(&f->from, ops);
+    enum disk_op op = PICK(&f->d.from, ops);
     bool full = vg_world(f->a)->shim->fault[SHIM_FAULTS - 1].times;
 
     if (!full)
@@ -315,10 +273,10 @@ static void fault(struct fuzz *f)
 static void outside(struct fuzz *f)
 {
     static const uint8_t text[64] = "what somebody types";
-    size_t bytes = below(&f->from, sizeof text);
-    uint64_t target = below(&f->from, 64) * 65536;
+    size_t bytes = below(&f->d.from, sizeof text);
+    uint64_t target = below(&f->d.from, 64) * 65536;
 
-    if (below(&f->from, 2)) {
+    if (below(&f->d.from, 2)) {
         BOTH(f, vg_type(h, text, bytes));
         return;
     }
@@ -333,7 +291,7 @@ static void one(struct fuzz *f)
 {
     static const uint64_t times[] = {1, 1000, 19999, 25000, 60000, 200000, 1000000000};
 
-    switch (below(&f->from, 16)) {
+    switch (below(&f->d.from, 16)) {
     case 0:
         write_register(f);
         break;
@@ -345,7 +303,7 @@ static void one(struct fuzz *f)
         poke(f);
         break;
     case 4:
-        if (below(&f->from, 4) == 0)
+        if (below(&f->d.from, 4) == 0)
             configuration(f);
         break;
     case 5:
@@ -363,7 +321,7 @@ static void one(struct fuzz *f)
         break;
     case 10:
     case 11: {
-        uint64_t ns = PICK(&f->from, times);
+        uint64_t ns = PICK(&f->d.from, times);
 
         BOTH(f, harness_advance(h, ns));
         break;
@@ -382,116 +340,40 @@ static void compare(struct fuzz *f)
     uint64_t a[2], b[2];
 
     if (disk_in_flight(x->disk) || disk_in_flight(y->disk))
-        failed(f, "requests are still under way");
+        fuzz_failed(&f->d, "requests are still under way");
     if (memcmp(x->shim->bytes, y->shim->bytes, VG_DISK_BYTES))
-        failed(f, "the image differs after reloads");
+        fuzz_failed(&f->d, "the image differs after reloads");
     if (x->output_bytes != y->output_bytes || memcmp(x->output, y->output, sizeof x->output))
-        failed(f, "the console's output differs after reloads");
+        fuzz_failed(&f->d, "the console's output differs after reloads");
     vm_state_hash(f->a->vm, a);
     vm_state_hash(f->b->vm, b);
     if (memcmp(vg_ram(f->a, 0), vg_ram(f->b, 0), VG_RAM_BYTES))
-        failed(f, "memory differs after reloads");
+        fuzz_failed(&f->d, "memory differs after reloads");
     if (memcmp(a, b, sizeof a))
-        failed(f, "devices differ after reloads");
+        fuzz_failed(&f->d, "devices differ after reloads");
     if (f->a->message_count != f->b->message_count)
-        failed(f, "%u messages, and %u after reloads", f->a->message_count, f->b->message_count);
+        fuzz_failed(&f->d, "%u messages, and %u after reloads", f->a->message_count,
+                    f->b->message_count);
 }
 
-static void run_case(struct fuzz *f)
+static void run_case(struct fuzz_driver *d)
 {
-    alarm(HANG_SECONDS);
+    struct fuzz *f = (struct fuzz *)d;
     f->a = vg_create();
     f->b = vg_create();
-    for (unsigned d = 0; d < VG_DEVICES; d++)
-        BOTH(f, vg_start(h, (enum vg_device)d, 0, true));
-    for (unsigned n = 0; n < OPS && (!f->from.is_file || f->from.left); n++)
+    for (unsigned n = 0; n < VG_DEVICES; n++)
+        BOTH(f, vg_start(h, (enum vg_device)n, 0, true));
+    for (unsigned n = 0; n < OPS && !source_has_ended(&d->from); n++)
         one(f);
     BOTH(f, harness_advance(h, 10 * NS_PER_SEC));
     compare(f);
     harness_destroy(f->a);
     harness_destroy(f->b);
-    alarm(0);
-}
-
-static void run_seed(struct fuzz *f, uint64_t seed)
-{
-    f->seed = seed;
-    f->from = (struct source){.rng = {seed}};
-    run_case(f);
-}
-
-static int run_corpus(struct fuzz *f, const char *path)
-{
-    FILE *file = fopen(path, "r");
-    char line[256];
-    unsigned count = 0;
-
-    if (!file) {
-        fprintf(stderr, "virtio_fuzz: %s: %s\n", path, strerror(errno));
-        return 1;
-    }
-    while (fgets(line, sizeof line, file)) {
-        if (line[0] == '#' || line[0] == '\n')
-            continue;
-        run_seed(f, strtoull(line, NULL, 0));
-        count++;
-    }
-    fclose(file);
-    printf("%u cases of the corpus\n", count);
-    return 0;
-}
-
-static int run_input(struct fuzz *f, const char *path)
-{
-    static uint8_t data[INPUT_MAX];
-    FILE *file = fopen(path, "rb");
-
-    if (!file) {
-        fprintf(stderr, "virtio_fuzz: %s: %s\n", path, strerror(errno));
-        return 1;
-    }
-    f->from =
-        (struct source){.data = data, .left = fread(data, 1, sizeof data, file), .is_file = true};
-    fclose(file);
-    run_case(f);
-    return 0;
-}
-
-static void hung(int signal)
-{
-    static const char text[] = "virtio_fuzz: a case hangs\n";
-
-    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
-        _exit(2);
-    abort();
 }
 
 int main(int argc, char **argv)
 {
-    struct fuzz f = {0};
-    uint64_t seconds = 0, cases = 0, seed = 1, done = 0, end;
+    struct fuzz f = {.d = {.name = "virtio_fuzz", .hang_seconds = HANG_SECONDS, .run = run_case}};
 
-    signal(SIGALRM, hung);
-    for (int i = 1; i + 1 < argc; i += 2) {
-        uint64_t number = strtoull(argv[i + 1], NULL, 0);
-
-        if (!strcmp(argv[i], "--seconds"))
-            seconds = number;
-        else if (!strcmp(argv[i], "--cases"))
-            cases = number;
-        else if (!strcmp(argv[i], "--seed"))
-            seed = number;
-        else if (!strcmp(argv[i], "--case"))
-            return run_seed(&f, number), 0;
-        else if (!strcmp(argv[i], "--corpus"))
-            return run_corpus(&f, argv[i + 1]);
-        else if (!strcmp(argv[i], "--input"))
-            return run_input(&f, argv[i + 1]);
-    }
-    f.from.rng.state = seed;
-    end = host_monotonic_ns() + seconds * NS_PER_SEC;
-    for (struct rng seeds = {seed}; done < cases || (seconds && host_monotonic_ns() < end); done++)
-        run_seed(&f, rng_next(&seeds));
-    printf("%llu cases from seed %llu\n", (unsigned long long)done, (unsigned long long)seed);
-    return 0;
+    return fuzz_main(&f.d, argc, argv);
 }
