@@ -46,7 +46,7 @@ static void name_place(int64_t at, char *out, size_t bytes)
         CPU(s.seg), CPU(seg_base), CPU(seg_read_last), CPU(seg_write_last), CPU(budget_end),
         CPU(ip_mask), CPU(sp_mask), CPU(vcpu), CPU(slow), CPU(recheck), CPU(s),
         JIT(l0), JIT(jumps), JIT(generation), JIT(host_rsp), JIT(saved_t1), JIT(miss),
-        JIT(call_slow), JIT(call_link), JIT(slow), JIT(link), JIT(leave), JIT(l0_used), JIT(stream),
+        JIT(call_slow), JIT(call_link), JIT(slow), JIT(link), JIT(leave), JIT(l0_used), JIT(stream), JIT(site),
         {JIT_AREA, sizeof(struct jit), "jit"}, {0, sizeof(struct x86_vcpu), "vcpu"},
     };
     size_t reg = offsetof(struct x86_vcpu, s.reg);
@@ -67,6 +67,8 @@ static void name_place(int64_t at, char *out, size_t bytes)
         if (!strcmp(fields[n].name, "jit.l0"))
             snprintf(out, bytes, "[l0 %s]",
                      into % 32 == 0 ? "read" : into % 32 == 8 ? "write" : "addend");
+        else if (!strcmp(fields[n].name, "jit.site")) /* by the hash of an address */
+            snprintf(out, bytes, "[jit.site]");
         else if (fields[n].bytes > 16 && into)
             snprintf(out, bytes, "[%s+%zu]", fields[n].name, into);
         else
