@@ -391,6 +391,24 @@ struct rm mem_linear(struct tr *t, unsigned base, unsigned id, unsigned size, bo
     return check(t, base, 0, size, is_write, slot_for(t, id), way_of(t, false));
 }
 
+/* T1, on a stack of 16 bits, becomes linear; any other stack, and what goes beyond
+ * its limit, is the handler's. */
+static void emit_in_stack(struct tr *t, unsigned size, bool is_write)
+{
+    struct emit *e = &t->e;
+    size_t last = is_write ? offsetof(struct x86_vcpu, seg_write_last[X86_SS])
+                           : offsetof(struct x86_vcpu, seg_read_last[X86_SS]);
+
+    emit_rm(e, OP_W | 0x81, 7, CPU_RM(sp_mask)); /* cmp */
+    emit32(e, 0xffff);
+    slow_if(t, 5);
+    emit_rm(e, OP_0F | 0xb7, T1, rm_reg(T1)); /* movzx */
+    emit_lea(e, T0, rm_mem(T1, (int32_t)size - 1));
+    emit_rm(e, OP_W | 0x3b, T0, rm_mem(H_RSP, (int32_t)last));
+    slow_if(t, 15); /* jg */
+    emit_rm(e, OP_W | 0x03, T1, CPU_RM(seg_base[X86_SS]));
+}
+
 struct rm mem_stack(struct tr *t, int32_t disp, unsigned size, bool is_write)
 {
     if (t->is_64)
@@ -398,6 +416,8 @@ struct rm mem_stack(struct tr *t, int32_t disp, unsigned size, bool is_write)
     flags_clobber(t);
     t->j->stats.accesses++;
     emit_rm(&t->e, 0x8d, T1, rm_mem(H_R13, disp)); /* lea, 32 bits */
+    if (!t->is_flat)
+        emit_in_stack(t, size, is_write);
     return check(t, T1, 0, size, is_write, 0, WAY_L0);
 }
 

@@ -1,13 +1,17 @@
 /*
- * PUSH, POP, LEAVE in 64-bit mode and on a flat 32-bit stack. The stack has L0
- * slot 0 to itself.
+ * PUSH, POP, LEAVE in 64-bit mode and on a flat 32-bit stack; PUSH and POP of
+ * registers by 16-bit code, if the stack is of 16 bits too. The stack has L0 slot 0
+ * to itself.
  */
 #include "engine/jit/translate.h"
 
-/* The stack pointer moves by n bytes. 32-bit writes clear the upper half. */
+/* The stack pointer moves by n bytes. 32-bit writes clear the upper half; that of 16
+ * bits leaves the rest alone. */
 static void move_sp(struct tr *t, int32_t n)
 {
-    emit_rm(&t->e, (t->is_64 ? OP_W : 0) | 0x8d, H_R13, rm_mem(H_R13, n));
+    unsigned size = t->is_64 ? OP_W : t->is_flat ? 0 : OP_66;
+
+    emit_rm(&t->e, size | 0x8d, H_R13, rm_mem(H_R13, n));
 }
 
 static unsigned size_word(unsigned size)
@@ -116,10 +120,27 @@ static bool emit_leave(struct tr *t)
     return true;
 }
 
+/* Neither flat nor of 64 bits: what firmware and boot loaders do most. */
+static bool emit_stack16(struct tr *t)
+{
+    const ZydisDecodedOperand *o = &tr_decode(t)->op[0];
+
+    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY)
+        return false;
+    switch (tr_decode(t)->z.mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        return emit_push(t);
+    case ZYDIS_MNEMONIC_POP:
+        return emit_pop(t);
+    default:
+        return false;
+    }
+}
+
 bool emit_stack(struct tr *t)
 {
     if (!t->is_64 && !t->is_flat)
-        return false;
+        return (t->key & MODE_SIZE) == MODE_16 && emit_stack16(t);
     switch (tr_decode(t)->z.mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
         return emit_push(t);

@@ -146,6 +146,7 @@ static bool emit_popf(struct tr *t)
     bool is_user = t->class == TLB_USER;
     unsigned size = stack_size(t);
     struct emit *e = &t->e;
+    uint32_t same;
     struct rm rm;
 
     if (!size)
@@ -163,8 +164,11 @@ static bool emit_popf(struct tr *t)
         slow_if(t, CC_NE);
         compare8(e, CPU_RM(s.cpl), 0);
         slow_if(t, CC_NE);
-        only_without_interrupts(t);
+        /* One may be waiting for IF, if that is what is set. */
         emit_alu_imm(e, 0, 4, rm_reg(T0), FLAG_IF);
+        same = emit_jcc(e, CC_E);
+        only_without_interrupts(t);
+        emit_patch(e, same, e->at);
         emit_rm(e, 0x31, T0, CPU_RM(s.rflags)); /* xor */
     }
     emit_rm(e, 0x8b, T0, rm_reg(T1));
@@ -312,6 +316,50 @@ static bool emit_mov_from_cr(struct tr *t)
     return true;
 }
 
+#define SEGMENT_RM(seg, field)                                                                     \
+    rm_mem(H_RSP, (int32_t)(offsetof(struct x86_vcpu, s.seg) + (seg) * sizeof(struct x86_seg) +    \
+                            offsetof(struct x86_seg, field)))
+#define BY_SEGMENT_RM(array, seg)                                                                  \
+    rm_mem(H_RSP, (int32_t)(offsetof(struct x86_vcpu, array) + 8u * (seg)))
+
+/* MOV to ES, DS, FS, GS in real mode: x86_load_seg_real, which keeps limits. In
+ * virtual-8086 mode CPL is 3. */
+static bool emit_mov_to_real(struct tr *t)
+{
+    const struct x86_decode *d = tr_decode(t);
+    unsigned seg = tr_insn(t)->aux;
+    struct emit *e = &t->e;
+    struct rm rm;
+
+    if (!(t->key & MODE_REAL) || seg == X86_SS || seg == X86_CS)
+        return false;
+    flags_clobber(t);
+    if (d->op[1].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        if (!mem_possible(t))
+            return false;
+        rm = mem_operand(t, 2, false);
+    } else {
+        rm = guest_rm(t, x86_reg_offset(d->op[1].reg.value) / 8);
+    }
+    emit_rm(e, OP_0F | 0xb7, T1, rm); /* movzx */
+    compare8(e, CPU_RM(s.cpl), 0);
+    slow_if(t, CC_NE);
+    test32(e, SEGMENT_RM(seg, attr), SEG_UNUSABLE);
+    slow_if(t, CC_NE);
+    emit_rm(e, OP_66 | 0x89, T1, SEGMENT_RM(seg, selector));
+    emit_rm(e, 0xc1, 4, rm_reg(T1)); /* shl r15d, 4 */
+    emit8(e, 4);
+    emit_rm(e, 0x8b, T0, rm_reg(T1));
+    emit_rm(e, 0xf7, 2, rm_reg(T0)); /* not eax: to where addresses wrap */
+    emit_rm(e, 0x3b, T0, SEGMENT_RM(seg, limit));
+    emit_rm(e, OP_0F | 0x47, T0, SEGMENT_RM(seg, limit)); /* cmova */
+    emit_store(e, BY_SEGMENT_RM(seg_read_last, seg), T0);
+    emit_store(e, BY_SEGMENT_RM(seg_write_last, seg), T0);
+    emit_store(e, SEGMENT_RM(seg, base), T1);
+    emit_store(e, BY_SEGMENT_RM(seg_base, seg), T1);
+    return true;
+}
+
 /* MOV r/m, Sreg */
 static bool emit_mov_from(struct tr *t)
 {
@@ -322,6 +370,8 @@ static bool emit_mov_from(struct tr *t)
 
     if (d->z.opcode_map == ZYDIS_OPCODE_MAP_0F && d->z.opcode == 0x20)
         return emit_mov_from_cr(t);
+    if (d->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d->z.opcode == 0x8e)
+        return emit_mov_to_real(t);
     if (d->z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || d->z.opcode != 0x8c)
         return false;
     if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {

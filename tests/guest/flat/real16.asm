@@ -172,6 +172,53 @@ main:
     FAULT16 13, mov al, [es:ebx]
 %endif
 
+    ; ---- the same often: segments, the stack and its end ----
+    mov cx, 100
+.hot:
+    mov ax, cx
+    add ax, 0x5000
+    mov es, ax
+    mov fs, ax
+    mov gs, [R16(high_segment)]
+    mov [es:0], cx
+    CHECK16 [dword fs:0], cx
+    mov bx, gs
+    CHECK16 bx, 0xffff
+    mov si, sp
+    push ecx
+    push cx
+    push word 0x1234
+    push dword 0x56789abc
+    pop eax
+    CHECK16 ax, 0x9abc
+    pop dx
+    CHECK16 dx, 0x1234
+    pop dx
+    CHECK16 dx, cx
+    pop edx
+    CHECK16 dx, cx
+    CHECK16 sp, si
+    mov sp, 0
+    push cx
+    mov bx, sp
+    pop dx
+    mov di, sp
+    mov sp, si
+    CHECK16 bx, 0xfffe
+    CHECK16 di, 0
+    CHECK16 dx, cx
+    dec cx
+    jnz .hot
+%ifndef PEER_QEMU                       ; QEMU does not look at limits
+    mov ebx, 0x10000
+    FAULT16 13, mov al, [es:ebx]
+%endif
+    mov ax, 0x1000
+    mov fs, ax
+    CHECK16 [dword fs:0x1f0000], 0x1234
+    xor ax, ax
+    mov es, ax
+
     ; ---- LOADALL of small things: XLAT, LES, string wrap ----
     mov si, 0xffff
     mov ax, 0x2000
@@ -326,4 +373,5 @@ idtr_real: dw 0x3ff
     dd 0
 idtr_small: dw 0x60 * 4 + 2
     dd 0
+high_segment: dw 0xffff
 ROM_END
