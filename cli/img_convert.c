@@ -15,7 +15,7 @@
 #include "base/host.h"
 #include "cli/img.h"
 
-enum { THREADS_MAX = 16, THREADS = 4 };
+enum { THREADS = 4, THREADS_MAX = 16 };
 
 #define PIECE_BYTES ((uint64_t)2 << 20) /* at least the largest cluster */
 
@@ -30,7 +30,8 @@ struct converting {
     struct img_job *job;
 
     _Atomic uint64_t next;
-    struct mutex lock; /* guards err */
+    struct mutex write_lock;
+    struct mutex lock; /* guards err, and taking the next piece */
     struct error err;
     _Atomic int result;
 };
@@ -71,7 +72,12 @@ static uint64_t run_of(const uint8_t *p, uint64_t at, uint64_t bytes, uint64_t u
 static int write_data(struct converting *c, uint64_t offset, const uint8_t *data, uint64_t bytes)
 {
     struct disk_span span = {(void *)(uintptr_t)data, bytes};
-    int ret = c->to->ops->write(c->to, offset, &span, 1, bytes);
+    int ret;
+
+    /* One at a time: the host's kernel would let the others spin. */
+    mutex_lock(&c->write_lock);
+    ret = c->to->ops->write(c->to, offset, &span, 1, bytes);
+    mutex_unlock(&c->write_lock);
 
     return ret ? fail(c, ret, "write", offset) : 0;
 }
@@ -98,27 +104,48 @@ static int write_sparse(struct converting *c, uint64_t offset, const uint8_t *da
     return ret;
 }
 
-static int write_packed(struct converting *c, uint64_t offset, const uint8_t *data, uint64_t bytes,
-                        uint8_t *room)
+/* What a thread has for itself. */
+struct hands {
+    uint8_t *data; /* PIECE_BYTES */
+    uint8_t *room; /* for a packed cluster */
+    struct qcow2_packer *packer;
+};
+
+static int put_packed(struct converting *c, const struct qcow2_packed *item, unsigned count)
 {
+    int ret = count ? qcow2_write_packed(c->to, item, count) : 0;
+
+    return ret ? fail(c, ret, "write", item[0].offset) : 0;
+}
+
+static int write_packed(struct converting *c, uint64_t offset, const struct hands *h,
+                        uint64_t bytes)
+{
+    struct qcow2_packed item[QCOW2_PACKED_MAX];
+    unsigned count = 0;
+    size_t used = 0;
     int ret = 0;
 
     for (uint64_t at = 0; at < bytes && !ret; at += c->cluster_bytes) {
         uint64_t n = MIN(c->cluster_bytes, bytes - at);
-        size_t packed;
 
-        if (is_zero(data + at, n))
+        if (is_zero(h->data + at, n))
             continue;
+        if (count == QCOW2_PACKED_MAX || PIECE_BYTES - used < c->cluster_bytes) {
+            ret = put_packed(c, item, count);
+            count = 0;
+            used = 0;
+        }
         /* The buffer has zeroes behind the end of the disk. */
-        packed = qcow2_compress(c->to, data + at, room, c->cluster_bytes);
-        if (packed)
-            ret = qcow2_write_compressed(c->to, offset + at, room, packed);
-        else
-            ret = write_data(c, offset + at, data + at, n);
-        if (ret)
-            fail(c, ret, "write", offset + at);
+        item[count] = (struct qcow2_packed){offset + at, h->room + used, 0};
+        item[count].bytes = qcow2_pack(h->packer, h->data + at, h->room + used);
+        used += item[count].bytes;
+        if (item[count].bytes)
+            count++;
+        else if (!ret)
+            ret = write_data(c, offset + at, h->data + at, n);
     }
-    return ret;
+    return ret ? ret : put_packed(c, item, count);
 }
 
 /* Reads what is data; zero: nothing is. */
@@ -145,19 +172,19 @@ static int read_piece(struct converting *c, uint64_t offset, uint8_t *buffer, ui
     return 0;
 }
 
-static int convert_piece(struct converting *c, uint64_t offset, uint8_t *buffer, uint8_t *room)
+static int convert_piece(struct converting *c, uint64_t offset, const struct hands *h)
 {
     uint64_t bytes = MIN(PIECE_BYTES, c->bytes - offset);
     bool zero;
-    int ret = read_piece(c, offset, buffer, bytes, &zero);
+    int ret = read_piece(c, offset, h->data, bytes, &zero);
 
     if (ret)
         return ret;
     if (zero && c->sparse_bytes)
         return c->compress ? 0 : write_zeroes(c, offset, bytes);
-    memset(buffer + bytes, 0, PIECE_BYTES - bytes);
-    return c->compress ? write_packed(c, offset, buffer, bytes, room)
-                       : write_sparse(c, offset, buffer, bytes);
+    memset(h->data + bytes, 0, PIECE_BYTES - bytes);
+    return c->compress ? write_packed(c, offset, h, bytes)
+                       : write_sparse(c, offset, h->data, bytes);
 }
 
 /* A large hole of the source costs one question. */
@@ -174,9 +201,13 @@ static uint64_t skip_zeroes(struct converting *c, uint64_t offset)
 static void *convert_main(void *arg)
 {
     struct converting *c = arg;
-    uint8_t *buffer = aligned_alloc(4096, PIECE_BYTES), *room = malloc(PIECE_BYTES);
+    struct hands h = {.data = aligned_alloc(4096, PIECE_BYTES)};
 
-    if (!buffer || !room)
+    if (c->compress) {
+        h.room = malloc(PIECE_BYTES);
+        h.packer = qcow2_packer_create(c->to);
+    }
+    if (!h.data || (c->compress && (!h.room || !h.packer)))
         fail(c, -ENOMEM, "read", 0);
     while (!atomic_load(&c->result) && !atomic_load(&c->job->cancel)) {
         uint64_t at, zeroes;
@@ -190,12 +221,13 @@ static void *convert_main(void *arg)
         }
         atomic_store(&c->next, at + PIECE_BYTES);
         mutex_unlock(&c->lock);
-        if (at >= c->bytes || convert_piece(c, at, buffer, room))
+        if (at >= c->bytes || convert_piece(c, at, &h))
             break;
         atomic_fetch_add(&c->job->done, MIN(PIECE_BYTES, c->bytes - at));
     }
-    free(buffer);
-    free(room);
+    qcow2_packer_destroy(h.packer);
+    free(h.data);
+    free(h.room);
     return NULL;
 }
 
@@ -235,9 +267,9 @@ static int parse_ways(struct converting *c, const struct img_args *a, struct err
 
     c->sparse_bytes = 4096;
     c->compress = a->compress;
-    c->threads = a->threads ? (unsigned)a->threads
-                            : (unsigned)MIN(MAX(processors, a->compress ? 1 : 2),
-                                            a->compress ? THREADS_MAX : THREADS);
+    c->threads = a->threads
+                     ? (unsigned)a->threads
+                     : (unsigned)MIN(MAX(processors, THREADS), a->compress ? THREADS_MAX : THREADS);
     if (a->sparse && (!cli_parse_size(a->sparse, &c->sparse_bytes) ||
                       c->sparse_bytes % DISK_SECTOR_BYTES || c->sparse_bytes > PIECE_BYTES))
         return error_set(err, -EINVAL, "img convert: -S is 0 or a size from 512 to 2M");
@@ -284,6 +316,7 @@ int img_convert(int argc, char **argv, struct img_job *job, struct error *err)
     if (a.words != 2)
         return error_set(err, -EINVAL, "img convert: give an image and the name of the new one");
     mutex_init(&c.lock);
+    mutex_init(&c.write_lock);
     ret = prepare(&c, &a, err);
     if (!ret) {
         job->verb = "converting";
@@ -298,5 +331,6 @@ int img_convert(int argc, char **argv, struct img_job *job, struct error *err)
     else
         img_target_discard(&c.target);
     mutex_destroy(&c.lock);
+    mutex_destroy(&c.write_lock);
     return ret;
 }

@@ -67,12 +67,23 @@ int qcow2_preallocate(struct disk_layer *l, struct error *err);
 
 /* ---- compressed clusters ---- */
 
-/* A buffer for what a cluster may become. */
-size_t qcow2_compress_room(const struct disk_layer *l);
-/* The bytes that a cluster becomes; 0: it is better stored as it is. Any thread. */
-size_t qcow2_compress(const struct disk_layer *l, const void *cluster, void *out, size_t room);
-/* Puts what qcow2_compress made at a cluster that has nothing yet. Any thread. */
-int qcow2_write_compressed(struct disk_layer *l, uint64_t offset, const void *data, size_t bytes);
+/* What packs clusters of an image, for one thread. NULL: out of memory. */
+struct qcow2_packer *qcow2_packer_create(const struct disk_layer *l);
+void qcow2_packer_destroy(struct qcow2_packer *p);
+/* The bytes that a cluster becomes in out, which has room for a cluster; 0: it is
+ * better stored as it is. */
+size_t qcow2_pack(struct qcow2_packer *p, const void *cluster, void *out);
+struct qcow2_packed {
+    uint64_t offset; /* of the cluster on the disk */
+    const void *data;
+    size_t bytes;
+};
+
+enum { QCOW2_PACKED_MAX = 64 };
+
+/* Puts what qcow2_pack made at clusters that have nothing yet (-EEXIST), at most
+ * QCOW2_PACKED_MAX of them. Any thread. */
+int qcow2_write_packed(struct disk_layer *l, const struct qcow2_packed *item, unsigned count);
 
 /* ---- snapshots ---- */
 

@@ -24,6 +24,10 @@ enum {
     DEFLATE_WRITE_BITS = -12, /* what other programs unpack */
     DEFLATE_MEMORY = 9,
     ZSTD_WINDOW_MAX = 24,
+    /* Of a cluster, to see whether it can be packed at all. */
+    SAMPLES = 4,
+    SAMPLE_BYTES = 1024,
+    SAMPLES_FROM = 32 * 1024,
 };
 
 /* ---- unpacking ---- */
@@ -178,37 +182,83 @@ int qcow2_read_packed(struct qcow2 *q, uint64_t entry, uint64_t skip, const stru
 
 /* ---- packing ---- */
 
-size_t qcow2_compress_room(const struct disk_layer *l)
-{
-    return qcow2_of_const(l)->cluster_bytes;
-}
+struct qcow2_packer {
+    size_t cluster_bytes;
+    z_stream z;
+    ZSTD_CCtx *zstd; /* NULL: deflate */
+};
 
-static size_t pack_deflate(const void *in, size_t bytes, void *out, size_t room)
-{
-    z_stream z = {.next_in = (uint8_t *)(uintptr_t)in,
-                  .avail_in = (unsigned)bytes,
-                  .next_out = out,
-                  .avail_out = (unsigned)room};
-    int ret;
-
-    if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, DEFLATE_WRITE_BITS, DEFLATE_MEMORY,
-                     Z_DEFAULT_STRATEGY) != Z_OK)
-        return 0;
-    ret = deflate(&z, Z_FINISH);
-    deflateEnd(&z);
-    return ret == Z_STREAM_END ? room - z.avail_out : 0;
-}
-
-size_t qcow2_compress(const struct disk_layer *l, const void *cluster, void *out, size_t room)
+struct qcow2_packer *qcow2_packer_create(const struct disk_layer *l)
 {
     const struct qcow2 *q = qcow2_of_const(l);
-    size_t ret;
+    struct qcow2_packer *p = calloc(1, sizeof *p);
+    bool ok;
 
+    if (!p)
+        return NULL;
+    p->cluster_bytes = q->cluster_bytes;
+    if (q->header.compression == QCOW2_ZSTD)
+        ok = (p->zstd = ZSTD_createCCtx()) != NULL;
+    else
+        ok = deflateInit2(&p->z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, DEFLATE_WRITE_BITS,
+                          DEFLATE_MEMORY, Z_DEFAULT_STRATEGY) == Z_OK;
+    if (!ok) {
+        free(p);
+        return NULL;
+    }
+    return p;
+}
+
+void qcow2_packer_destroy(struct qcow2_packer *p)
+{
+    if (!p)
+        return;
+    if (p->zstd)
+        ZSTD_freeCCtx(p->zstd);
+    else
+        deflateEnd(&p->z);
+    free(p);
+}
+
+static size_t pack_deflate(struct qcow2_packer *p, const void *in, size_t bytes, void *out,
+                           size_t room)
+{
+    z_stream *z = &p->z;
+
+    deflateReset(z);
+    z->next_in = (uint8_t *)(uintptr_t)in;
+    z->avail_in = (unsigned)bytes;
+    z->next_out = out;
+    z->avail_out = (unsigned)room;
+    return deflate(z, Z_FINISH) == Z_STREAM_END ? room - z->avail_out : 0;
+}
+
+/*
+ * Deflate takes longest over what it cannot pack, such as files that are packed
+ * already. If neither of some pieces of a cluster becomes smaller, the cluster is
+ * stored as it is.
+ */
+static bool is_dense(struct qcow2_packer *p, const uint8_t *in, void *out)
+{
+    size_t step = p->cluster_bytes / SAMPLES;
+
+    if (p->cluster_bytes < SAMPLES_FROM)
+        return false;
+    for (unsigned n = 0; n < SAMPLES; n++)
+        if (pack_deflate(p, in + n * step, SAMPLE_BYTES, out, SAMPLE_BYTES - SAMPLE_BYTES / 32))
+            return false;
+    return true;
+}
+
+size_t qcow2_pack(struct qcow2_packer *p, const void *cluster, void *out)
+{
     /* As large as it was is no gain. */
-    room = MIN(room, q->cluster_bytes - 1);
-    if (q->header.compression == QCOW2_ZLIB)
-        return pack_deflate(cluster, q->cluster_bytes, out, room);
-    ret = ZSTD_compress(out, room, cluster, q->cluster_bytes, ZSTD_CLEVEL_DEFAULT);
+    size_t room = p->cluster_bytes - 1, ret;
+
+    if (!p->zstd)
+        return is_dense(p, cluster, out) ? 0
+                                         : pack_deflate(p, cluster, p->cluster_bytes, out, room);
+    ret = ZSTD_compressCCtx(p->zstd, out, room, cluster, p->cluster_bytes, ZSTD_CLEVEL_DEFAULT);
     return ZSTD_isError(ret) ? 0 : ret;
 }
 
@@ -253,17 +303,60 @@ static void unplace(struct qcow2 *q, uint64_t offset, uint64_t bytes)
         qcow2_free_later(q, c, 1);
 }
 
-int qcow2_write_compressed(struct disk_layer *l, uint64_t offset, const void *data, size_t bytes)
+/* L2 says where it is. Lock held. */
+static int enter_packed(struct qcow2 *q, const struct qcow2_packed *p, uint64_t at)
 {
-    struct qcow2 *q = qcow2_of(l);
-    unsigned x = 62 - (q->cluster_bits - 8);
-    struct qcow2_slice *s = NULL;
-    uint64_t at, sectors;
-    unsigned index;
+    unsigned x = 62 - (q->cluster_bits - 8), index;
+    uint64_t sectors = (at + p->bytes - 1) / QCOW2_SECTOR - at / QCOW2_SECTOR;
+    struct qcow2_slice *s;
     int ret;
 
-    if (offset & (q->cluster_bytes - 1) || !bytes || bytes >= q->cluster_bytes)
+    if (at >> MIN(x, 56u))
+        return -EFBIG;
+    ret = qcow2_l2_own(q, p->offset >> q->cluster_bits, &s, &index);
+    if (ret)
+        return ret;
+    if (qcow2_kind_of(q, qcow2_l2_entry(s, index)) != QCOW2_KIND_NONE)
+        ret = -EEXIST;
+    else
+        qcow2_l2_set(q, s, index, QCOW2_COMPRESSED | sectors << x | at);
+    qcow2_slice_put(s);
+    return ret;
+}
+
+/* What follows each other in the file goes there at once. */
+static int write_items(struct qcow2 *q, const struct qcow2_packed *item, const uint64_t *at,
+                       unsigned count)
+{
+    struct disk_span spans[QCOW2_PACKED_MAX];
+    int ret = 0;
+
+    for (unsigned n = 0, run; n < count && !ret; n += run) {
+        uint64_t bytes = 0;
+
+        for (run = 0; n + run < count && at[n + run] == at[n] + bytes; run++) {
+            spans[run].data = (void *)(uintptr_t)item[n + run].data;
+            spans[run].bytes = item[n + run].bytes;
+            bytes += item[n + run].bytes;
+        }
+        ret = q->file->ops->write(q->file, at[n], spans, run, bytes);
+    }
+    return ret;
+}
+
+int qcow2_write_packed(struct disk_layer *l, const struct qcow2_packed *item, unsigned count)
+{
+    struct qcow2 *q = qcow2_of(l);
+    uint64_t at[QCOW2_PACKED_MAX];
+    unsigned placed = 0, entered = 0;
+    int ret = 0;
+
+    if (count > QCOW2_PACKED_MAX)
         return -EINVAL;
+    for (unsigned n = 0; n < count; n++)
+        if (item[n].offset & (q->cluster_bytes - 1) || !item[n].bytes ||
+            item[n].bytes >= q->cluster_bytes)
+            return -EINVAL;
     mutex_lock(&q->lock);
     while (qcow2_wants_commit(q)) {
         mutex_unlock(&q->lock);
@@ -272,25 +365,20 @@ int qcow2_write_compressed(struct disk_layer *l, uint64_t offset, const void *da
             return ret;
         mutex_lock(&q->lock);
     }
-    ret = place_packed(q, bytes, &at);
+    while (placed < count && !ret) {
+        ret = place_packed(q, item[placed].bytes, &at[placed]);
+        placed += !ret;
+    }
     mutex_unlock(&q->lock);
-    if (ret)
-        return ret;
-    ret = qcow2_write_file(q, at, data, bytes);
+    if (!ret)
+        ret = write_items(q, item, at, count);
     mutex_lock(&q->lock);
-    sectors = (at + bytes - 1) / QCOW2_SECTOR - at / QCOW2_SECTOR;
-    if (!ret && at >> MIN(x, 56u))
-        ret = -EFBIG;
-    if (!ret)
-        ret = qcow2_l2_own(q, offset >> q->cluster_bits, &s, &index);
-    if (!ret && qcow2_kind_of(q, qcow2_l2_entry(s, index)) != QCOW2_KIND_NONE)
-        ret = -EEXIST;
-    if (!ret)
-        qcow2_l2_set(q, s, index, QCOW2_COMPRESSED | sectors << x | at);
-    else
-        unplace(q, at, bytes);
-    if (s)
-        qcow2_slice_put(s);
+    while (entered < placed && !ret) {
+        ret = enter_packed(q, &item[entered], at[entered]);
+        entered += !ret;
+    }
+    for (unsigned n = entered; n < placed; n++)
+        unplace(q, at[n], item[n].bytes);
     mutex_unlock(&q->lock);
     return ret;
 }

@@ -12,6 +12,7 @@ TITLES = {
     "debian": "Debian from its disk",
     "smp": "Two processors",
     "disks": "Disks",
+    "images": "Images",
     "bochs": "The interpreter beside Bochs",
     "idle": "An idle guest",
     "memory": "Memory",

@@ -242,15 +242,17 @@ static void write_packed(struct image *im, unsigned cluster_bits, uint64_t secto
 {
     uint64_t cluster = BIT(cluster_bits), first = align_down(sector * SECTOR, cluster) / SECTOR;
     uint64_t sectors = cluster / SECTOR, stamp = im->stamp + 1;
-    uint8_t *data = calloc(1, cluster), *room = malloc(qcow2_compress_room(im->l));
+    uint8_t *data = calloc(1, cluster), *room = malloc(cluster);
+    struct qcow2_packer *packer = qcow2_packer_create(im->l);
     size_t packed;
     int ret;
 
     for (uint64_t n = 0; n < sectors; n++)
         fill_sector(data + n * SECTOR, first + n, stamp);
-    packed = qcow2_compress(im->l, data, room, cluster);
+    packed = qcow2_pack(packer, data, room);
+    qcow2_packer_destroy(packer);
     if (packed && first + sectors <= im->sectors) {
-        ret = qcow2_write_compressed(im->l, first * SECTOR, room, packed);
+        ret = qcow2_write_packed(im->l, &(struct qcow2_packed){first * SECTOR, room, packed}, 1);
         assert_true(ret == 0 || ret == -EEXIST);
         for (uint64_t n = 0; n < sectors && !ret; n++)
             im->model[first + n] = stamp;

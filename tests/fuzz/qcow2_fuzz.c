@@ -118,6 +118,7 @@ static void use_snapshots(struct fuzz *f, struct disk_layer *l)
 
 static void use_packed(struct fuzz *f, struct disk_layer *l)
 {
+    struct qcow2_packer *packer;
     struct qcow2_info info;
     uint64_t cluster, guest;
     uint8_t *data, *room;
@@ -132,9 +133,11 @@ static void use_packed(struct fuzz *f, struct disk_layer *l)
     guest = rng_below(&f->d.from.rng, l->bytes / cluster);
     for (uint64_t n = 0; n < cluster; n += 1 + rng_below(&f->d.from.rng, 97))
         data[n] = (uint8_t)n;
-    packed = qcow2_compress(l, data, room, cluster);
+    packer = qcow2_packer_create(l);
+    packed = qcow2_pack(packer, data, room);
+    qcow2_packer_destroy(packer);
     if (packed)
-        qcow2_write_compressed(l, guest * cluster, room, packed);
+        qcow2_write_packed(l, &(struct qcow2_packed){guest * cluster, room, packed}, 1);
     free(data);
     free(room);
 }
