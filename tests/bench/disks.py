@@ -1,17 +1,16 @@
 """The part `disks`: a guest reads and writes an image past its cache, through each
 bus that both machines have; microseconds an operation."""
+import collections
 import os
-import re
 import shutil
 import subprocess
 
-from common import GUESTS, HERE, ROOT, WORK, Samples, fail, geometric_mean, number, say, tool
+from common import GUESTS, HERE, ROOT, WORK, Samples, fail, geometric_mean, newer, number, say, tool
 from machines import CFLAGS, Result
 from rows import Row
 from table import NAMES
 
 FOLDER = os.path.join(WORK, "disk")
-IMAGE = os.path.join(WORK, "disk.img")
 IMAGE_MIB = 256
 KERNEL = os.path.join(GUESTS, "vmlinuz-amd64")
 MODULES = os.path.join(GUESTS, "layers", "disk", "modules")
@@ -25,17 +24,23 @@ KINDS = [
     ("read-4k-32", "the reads, 32 at a time"),
     ("write-4k-32", "the writes, 32 at a time"),
 ]
-# What QEMU's device is called, and Linux' disk.
-BUSES = {
-    "ahci": ("ide-hd,bus=ide.0,drive=d", "/dev/sda"),
-    "nvme": ("nvme,serial=bench,drive=d", "/dev/nvme0n1"),
-    "virtio": ("virtio-blk-pci,drive=d", "/dev/vda"),
+# Which image, on which bus, what QEMU's device is called, and Linux' disk.
+Disk = collections.namedtuple("Disk", "format bus device node")
+DISKS = {
+    "ahci": Disk("raw", "ahci", "ide-hd,bus=ide.0,drive=d", "/dev/sda"),
+    "nvme": Disk("raw", "nvme", "nvme,serial=bench,drive=d", "/dev/nvme0n1"),
+    "virtio": Disk("raw", "virtio", "virtio-blk-pci,drive=d", "/dev/vda"),
+    "qcow2": Disk("qcow2", "nvme", "nvme,serial=bench,drive=d", "/dev/nvme0n1"),
 }
-ROWS = [Row("%s-%s" % (bus, kind), label, "us", set()) for bus in BUSES for kind, label in KINDS]
+ROWS = [Row("%s-%s" % (disk, kind), label, "us", set()) for disk in DISKS for kind, label in KINDS]
+
+
+def image_of(form):
+    return os.path.join(WORK, "disk.img" if form == "raw" else "disk." + form)
 
 
 def build():
-    """The guest's program with the kernel's modules as an initramfs, and the image."""
+    """The guest's program with the kernel's modules as an initramfs, and the images."""
     program, source = os.path.join(FOLDER, "init"), os.path.join(HERE, "disk", "disk.c")
     if not os.path.exists(KERNEL) or not os.path.isdir(MODULES):
         fail("no %s: run scripts/guest-kernels.sh amd64" % KERNEL)
@@ -48,10 +53,13 @@ def build():
     with open(os.path.join(WORK, "disk.cpio"), "wb") as out:
         subprocess.run(["cpio", "--quiet", "-o", "-H", "newc"], input=names, stdout=out, cwd=FOLDER,
                        check=True)
-    if not os.path.exists(IMAGE) or os.path.getsize(IMAGE) != IMAGE_MIB << 20:
-        with open(IMAGE, "wb") as image:
+    raw = image_of("raw")
+    if not os.path.exists(raw) or os.path.getsize(raw) != IMAGE_MIB << 20:
+        with open(raw, "wb") as image:
             for _ in range(IMAGE_MIB):
                 image.write(os.urandom(1 << 20))
+    if not newer(image_of("qcow2"), [image_of("raw")]):
+        tool("qemu-img", "convert", "-O", "qcow2", image_of("raw"), image_of("qcow2"))
 
 
 class Disks:
@@ -61,42 +69,44 @@ class Disks:
         self.names, self.milliseconds = names, milliseconds
         self.samples, self.lost = Samples(best=best), {}
 
-    def command(self, engine, bus, append):
+    def command(self, engine, disk, append):
         if engine == "tcg":
             return ["qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-cpu", "max", "-m", "512M",
                     "-display", "none", "-nodefaults", "-no-user-config", "-monitor", "none", "-serial",
                     "stdio", "-no-reboot", "-kernel", KERNEL, "-initrd", os.path.join(WORK, "disk.cpio"),
-                    "-append", append, "-drive", "file=%s,format=raw,if=none,id=d" % IMAGE,
-                    "-device", BUSES[bus][0]]
+                    "-append", append, "-drive",
+                    "file=%s,format=%s,if=none,id=d" % (image_of(disk.format), disk.format),
+                    "-device", disk.device]
         return [self.machines.vireo, "run", "--engine", engine, "--memory", "512M", "--no-reboot",
                 "--kernel", KERNEL, "--initrd", os.path.join(WORK, "disk.cpio"), "--append", append,
-                "--disk", "%s,bus=%s" % (IMAGE, bus), *self.machines.extra]
+                "--disk", "%s,format=%s,bus=%s" % (image_of(disk.format), disk.format, disk.bus),
+                *self.machines.extra]
 
     def round(self, round_number):
-        for bus in BUSES:
-            kinds = [kind for kind, _ in KINDS if "%s-%s" % (bus, kind) in self.names]
+        for name, disk in DISKS.items():
+            kinds = [kind for kind, _ in KINDS if "%s-%s" % (name, kind) in self.names]
             for engine in self.engines if kinds else []:
-                say("round %d, disks, %s, %s" % (round_number + 1, bus, NAMES[engine]))
+                say("round %d, disks, %s, %s" % (round_number + 1, name, NAMES[engine]))
                 result = Result()
                 why = self.machines.once(
-                    result, engine, {"BENCH_DISK": BUSES[bus][1], "BENCH_MS": self.milliseconds,
+                    result, engine, {"BENCH_DISK": disk.node, "BENCH_MS": self.milliseconds,
                                      "BENCH_ROWS": ",".join(kinds)}, PATIENCE_S,
-                    command=lambda append, e=engine, b=bus: self.command(e, b, append))
+                    command=lambda append, e=engine, d=disk: self.command(e, d, append))
                 for kind in kinds:
-                    name = "%s-%s" % (bus, kind)
+                    row = "%s-%s" % (name, kind)
                     if kind in result.rows:
-                        self.samples.put(round_number, name, engine, result.rows[kind][0] / 1000)
+                        self.samples.put(round_number, row, engine, result.rows[kind][0] / 1000)
                     else:
-                        self.lost[name, engine] = why or result.lost.get("all", "it failed")
+                        self.lost[row, engine] = why or result.lost.get("all", "it failed")
 
     def wrong(self):
         return ["%s on %s: %s" % (name, engine, why) for (name, engine), why in self.lost.items()]
 
     def section(self, rounds):
-        lines = ["One processor, 512 MiB, a raw image of %d MiB in the host's cache, which both machines" %
-                 IMAGE_MIB, "use too (cache=writeback); the guest reads and writes past its own cache.",
+        lines = ["One processor, 512 MiB, an image of %d MiB in the host's cache (raw; qcow2 on NVMe)," %
+                 IMAGE_MIB, "which both machines use (cache=writeback); the guest goes past its own cache.",
                  "Microseconds an operation, medians of %d rounds." % rounds, "",
-                 "| bus | what | %s | tcg / jit |" % " | ".join(NAMES[e] for e in self.engines),
+                 "| disk | what | %s | tcg / jit |" % " | ".join(NAMES[e] for e in self.engines),
                  "|---|---|" + "---|" * (len(self.engines) + 1)]
         gains = []
         for row in ROWS:
@@ -104,7 +114,7 @@ class Disks:
                 continue
             gains.append(self.samples.ratio(row.name, "tcg", "jit"))
             lines.append("| %s | %s | %s | %s |" % (
-                re.match("[a-z]+", row.name)[0], row.label,
+                row.name.split("-")[0], row.label,
                 " | ".join(number(self.samples.value(row.name, e)) for e in self.engines),
                 number(gains[-1], 2)))
         lines += ["", "- Geometric mean: %s times TCG's speed." % number(geometric_mean(gains), 2)]
