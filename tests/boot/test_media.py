@@ -273,10 +273,11 @@ def ipxe(m):
 
 def u_boot(m, bits):
     """It waits for legacy IDE's BSY to clear, which is set where there are no such
-    ports, as on any computer: a minute by its own reckoning, 25 to 40 seconds."""
+    ports, as on any computer: a minute by its own reckoning, 25 to 40 seconds.
+    With a network it would then try to boot from there."""
     m.expect(r"U-Boot 20\d\d\.", 60)
     m.expect(r"AHCI 0001\.0301 32 slots 6 ports", 60)
-    m.expect(r"=> ", 200)
+    m.expect(r"=> ", 400)
     m.send("scsi scan\r")
     m.expect(r"Vendor: ATA +Prod\.: VIREO HARDDISK", 60)
     m.expect(r"=> ", 30)
@@ -310,7 +311,8 @@ def main():
                 f.write(bytes(n & 255 for n in range(4096)))
                 f.truncate(8 << 20)
             dialogue(Machine([("firmware", medium("u-boot-qemu-%s.rom" % how)), ("memory", "256M"),
-                              ("disk", disk + ",readonly")]), lambda m: u_boot(m, how))
+                              ("disk", disk + ",readonly"), ("net", "none")]),
+                     lambda m: u_boot(m, how))
 
 
 main()
