@@ -116,6 +116,13 @@ static uint64_t dispatch(struct x86_vcpu *c)
     j->stats.dispatches++;
     if (wants_out(c) || j->leaving)
         return leave_for(c, j->leaving ? LEAVE_WANTED : LEAVE_EVENT);
+    if ((c->mode & MODE_SIZE) == MODE_64 && jit_allowed(c)) {
+        uint64_t host = jit_jumps_find(c, rip, jit_key(c));
+        if (host) { /* after IRETQ, most of all */
+            c->s.reg[X86_RIP] = rip & PAGE_MASK;
+            return host;
+        }
+    }
     u = unit_here(c, &page, &why);
     if (!u)
         return leave_for(c, why);

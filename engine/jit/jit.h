@@ -361,6 +361,8 @@ void jit_jumps_switch(struct x86_vcpu *c);
 /* Units of this key are entered: what is known is of no other, anywhere. */
 void jit_jumps_use(struct x86_vcpu *c, uint32_t key);
 void jit_jumps_add(struct x86_vcpu *c, uint64_t rip, const struct jit_unit *u, bool is_global);
+/* Where host code of that key would go on; 0: it would have to ask. */
+uint64_t jit_jumps_find(struct x86_vcpu *c, uint64_t rip, uint32_t key);
 void jit_jumps_remove(struct jit *j, const struct jit_unit *u);
 /* To code offsets [from, to). */
 void jit_jumps_remove_range(struct jit *j, size_t from, size_t to);

@@ -98,6 +98,15 @@ void jit_jumps_add(struct x86_vcpu *c, uint64_t rip, const struct jit_unit *u, b
         .rip = rip, .host = (uint64_t)(uintptr_t)jit_exec(j, u->entry)};
 }
 
+uint64_t jit_jumps_find(struct x86_vcpu *c, uint64_t rip, uint32_t key)
+{
+    struct jit *j = jit_of(c);
+    unsigned class = c->tlb_class;
+    const struct jit_jump *e = slot(j, class, rip, j->jump_salt[class]);
+
+    return j->jumps_key[class] == key && e->rip == rip && rip != JIT_NO_RIP ? e->host : 0;
+}
+
 /* An index is made of a RIP's bits 1..15: of those only four depend on where
  * the page is mapped. */
 _Static_assert(JIT_JUMPS == 1 << 15, "indexed by bits 1..15");
