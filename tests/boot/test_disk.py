@@ -13,6 +13,8 @@ usage: test_disk.py sector      SeaBIOS boots a 512-byte sector, which reads and
                                 Linux finds two disks and a CD, copies from one to
                                 the other with checksums; the last word is how
                                 AHCI's interrupt arrives (msi)
+       test_disk.py qcow2 CPUS  the sector from a qcow2 image, and Linux with two of
+                                them, one compressed below another
        test_disk.py nvme CPUS [msi|ioapic|8259]
                                 Linux copies from AHCI to NVMe and back, discards,
                                 reads the temperature
@@ -237,7 +239,39 @@ def full(folder):
         sys.exit(1)
 
 
-def linux(folder, cpus, words, says):
+def img(*words):
+    r = subprocess.run([VIREO, "img", *words], stdin=subprocess.DEVNULL, capture_output=True,
+                       timeout=300)
+    if r.returncode:
+        print("FAILED: vireo img %s: status %d, %r %r" % (" ".join(words), r.returncode, r.stdout, r.stderr))
+        sys.exit(1)
+
+
+def qcow2_sector(folder):
+    """A small backing file below a larger image, booted and written to."""
+    raw, base, top = (os.path.join(folder, name) for name in ("sector.img", "base.qcow2", "top.qcow2"))
+    sector_image(raw)
+    img("convert", "-q", "-c", "-O", "qcow2", raw, base)
+    img("create", "-q", "-f", "qcow2", "-b", base, "-o", "cluster_size=4K", top)
+    boots(top + ",snapshot,format=qcow2")
+    boots(top, more=[("deterministic", None)])
+    img("check", top)
+    img("convert", "-q", top, raw)
+    if content(raw)[FAR_LBA * 512:FAR_LBA * 512 + 2] != b"\xef\xbe":
+        print("FAILED: what the guest wrote is not in the image")
+        sys.exit(1)
+
+
+def to_qcow2(folder, images):
+    """The first as a compressed image below an empty one, the second from nothing."""
+    base, first, second = (os.path.join(folder, name) for name in ("base", "a.qcow2", "b.qcow2"))
+    img("convert", "-q", "-c", "-O", "qcow2", images[0], base)
+    img("create", "-q", "-f", "qcow2", "-b", base, first)
+    img("create", "-q", "-f", "qcow2", second, "%dM" % DISK_MIB)
+    return [first, second, images[2]]
+
+
+def linux(folder, cpus, words, says, qcow2=False):
     fetch("amd64", "busybox")
     layer = guest(os.path.join("layers", "disk"))
     images = [os.path.join(folder, name) for name in ("a.img", "b.img", "cd.iso")]
@@ -246,6 +280,9 @@ def linux(folder, cpus, words, says):
     for path, content_of in zip(images, (data, bytes(DISK_MIB << 20), cd)):
         with open(path, "wb") as f:
             f.write(content_of)
+    raw = images
+    if qcow2:
+        images = to_qcow2(folder, images)
 
     def talk(m):
         m.expect(r"Welcome to Linux", 240)
@@ -291,7 +328,11 @@ def linux(folder, cpus, words, says):
         os.unlink(guest("initramfs-disk-%s.cpio.gz" % os.getpid()))
     expected = bytearray(data)
     expected[7 * 4096:107 * 4096] = bytes(409600)
-    if content(images[1]) != expected:
+    if qcow2:
+        for image, to in zip(images[:2], raw):
+            img("check", image)
+            img("convert", "-q", image, to)
+    if content(raw[1]) != expected or content(raw[0]) != data:
         print("FAILED: the second image is not what the guest wrote")
         sys.exit(1)
 
@@ -409,6 +450,9 @@ def main():
             options(folder)
         elif sys.argv[1] == "full":
             full(folder)
+        elif sys.argv[1] == "qcow2":
+            qcow2_sector(folder)
+            linux(folder, sys.argv[2], *DELIVERY["msi"], qcow2=True)
         elif sys.argv[1] == "linux":
             linux(folder, sys.argv[2], *DELIVERY[sys.argv[3] if len(sys.argv) > 3 else "msi"])
     print("passed")

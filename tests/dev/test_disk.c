@@ -723,10 +723,43 @@ static void power_cuts(void **state)
     vm_destroy(vm);
 }
 
+/* A guest that writes what another format begins with, so that the next machine
+ * would follow it. */
+static void guard(void **state)
+{
+    static const uint8_t magic[] = {'Q', 'F', 'I', 0xfb};
+    uint8_t sectors[2 * SECTOR] = {0};
+    char *path = make_file(DISK_BYTES);
+    struct vm *vm = make_vm(false);
+    struct disk_config c = {.path = path};
+    struct disk *d = open_or_fail(vm, &c);
+
+    memcpy(sectors, magic, sizeof magic);
+    assert_int_equal(run(vm, d, DISK_WRITE, 0, sectors, SECTOR), -EPERM);
+    assert_int_equal(run(vm, d, DISK_WRITE, 0, sectors, 2 * SECTOR), -EPERM);
+    assert_int_equal(run(vm, d, DISK_WRITE, SECTOR, sectors, SECTOR), 0);
+    sectors[0] = 'q';
+    assert_int_equal(run(vm, d, DISK_WRITE, 0, sectors, SECTOR), 0);
+    disk_destroy(d);
+    /* Who says that it is raw knows what may be in it. */
+    c.format = DISK_FORMAT_RAW;
+    d = open_or_fail(vm, &c);
+    sectors[0] = 'Q';
+    assert_int_equal(run(vm, d, DISK_WRITE, 0, sectors, SECTOR), 0);
+    disk_destroy(d);
+    d = open_or_fail(vm, &c);
+    disk_destroy(d);
+    c.format = DISK_FORMAT_AUTO;
+    expect_refused(vm, &c, "version 0");
+    vm_destroy(vm);
+    remove_file(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(files),
+        cmocka_unit_test(guard),
         cmocka_unit_test(file_zero_and_discard),
         cmocka_unit_test(refusals),
         cmocka_unit_test(readonly),
