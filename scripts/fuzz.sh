@@ -1,11 +1,11 @@
 #!/bin/bash
 # Coverage-guided fuzzing with libFuzzer (clang, libclang-rt-14-dev): code for both
-# engines, which must agree, or accesses of PCI devices. A build of its own, with
-# AddressSanitizer, in build/libfuzzer; what was found interesting stays there in
-# corpus-KIND, a failure's input in crash-*. `guest_fuzz --input FILE` or
-# `pci_fuzz --input FILE` runs that again.
+# engines, which must agree, or the drivers of devices and images in tests/fuzz. A
+# build of its own, with AddressSanitizer, in build/libfuzzer; what was found
+# interesting stays there in corpus-KIND, a failure's input in crash-*.
+# `KIND_fuzz --input FILE` runs that again.
 #
-# usage: scripts/fuzz.sh [SECONDS [guest|pci]]
+# usage: scripts/fuzz.sh [SECONDS [guest|pci|ahci|nine|nvme|qcow2|virtio]]
 set -u
 cd "$(dirname "$0")/.." || exit 1
 

@@ -9,6 +9,7 @@
  */
 #include "engine/jit/jit.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -506,6 +507,14 @@ static size_t code_bytes(const struct x86_vcpu *c)
     return align_down(MIN(MAX(bytes, MIN_CODE_BYTES), MAX_CODE_BYTES), PAGE_SIZE);
 }
 
+/* Not __builtin_cpu_supports: clang 14 does not know the name. */
+static bool host_has_movbe(void)
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_MOVBE);
+}
+
 static int jit_create(struct x86_vcpu *c, struct error *err)
 {
     const struct x86_engine_options *options = &c->engine_options;
@@ -536,7 +545,7 @@ static int jit_create(struct x86_vcpu *c, struct error *err)
         j->threshold = 0;
     j->is_counting = c->vm->deterministic;
     j->host_kills = flags_probe_host();
-    j->has_movbe = __builtin_cpu_supports("movbe");
+    j->has_movbe = host_has_movbe();
     j->slow = options->stats ? call_slow_counting : call_slow;
     j->link = call_link;
     j->refill = refill;

@@ -314,9 +314,10 @@ static void run_case(struct fuzz_driver *d)
     ag_destroy(f->b);
 }
 
-int main(int argc, char **argv)
+struct fuzz_driver *fuzz_driver(void)
 {
-    struct fuzz f = {.d = {.name = "ahci_fuzz", .hang_seconds = HANG_SECONDS, .run = run_case}};
+    static struct fuzz f = {
+        .d = {.name = "ahci_fuzz", .hang_seconds = HANG_SECONDS, .run = run_case}};
 
-    return fuzz_main(&f.d, argc, argv);
+    return &f.d;
 }

@@ -4,7 +4,8 @@
  *
  * usage: NAME [--seconds S] [--cases N] [--seed SEED]
  *        NAME --case SEED         one case again, as a failure names it
- *        NAME --corpus FILE       the cases listed there (# begins a comment)
+ *        NAME --corpus FOLDER     the inputs there; of the file "seeds" the cases
+ *                                 listed in it (# begins a comment)
  *        NAME --input FILE        what the file's bytes say, as a fuzzer makes it
  *
  * Exit status: 0, or 1 and a line that says how to have the failure again.
@@ -43,10 +44,12 @@ struct fuzz_driver {
     /* Of the case in hand: */
     struct source from;
     uint64_t seed;
-    bool is_again; /* it is --case's */
+    const char *input; /* its file */
+    bool is_again;     /* it is --case's */
 };
 
-int fuzz_main(struct fuzz_driver *d, int argc, char **argv);
+/* Each fuzzer's own. Called once. */
+struct fuzz_driver *fuzz_driver(void);
 _Noreturn __attribute__((format(printf, 2, 3))) void fuzz_failed(const struct fuzz_driver *d,
                                                                  const char *format, ...);
 

@@ -206,12 +206,13 @@ static void run_case(struct fuzz_driver *d)
         fuzz_failed(&f->d, "%u descriptors are left open", nc_open_descriptors() - before);
 }
 
-int main(int argc, char **argv)
+struct fuzz_driver *fuzz_driver(void)
 {
-    struct fuzz f = {.d = {.name = "nine_fuzz", .hang_seconds = HANG_SECONDS, .run = run_case}};
+    static struct fuzz f = {
+        .d = {.name = "nine_fuzz", .hang_seconds = HANG_SECONDS, .run = run_case}};
 
     /* What libuv opens once in a process is not a case's. */
     if (nc_create(&f.c, false, false))
         nc_destroy(&f.c);
-    return fuzz_main(&f.d, argc, argv);
+    return &f.d;
 }

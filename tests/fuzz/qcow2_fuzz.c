@@ -418,7 +418,7 @@ static int run_file(struct fuzz_driver *d, const char *path)
     return 0;
 }
 
-int main(int argc, char **argv)
+struct fuzz_driver *fuzz_driver(void)
 {
     static struct fuzz f = {.d = {.name = "qcow2_fuzz",
                                   .hang_seconds = HANG_SECONDS,
@@ -428,5 +428,5 @@ int main(int argc, char **argv)
 
     signal(SIGXFSZ, SIG_IGN); /* a full disk */
     setrlimit(RLIMIT_FSIZE, &limit);
-    return fuzz_main(&f.d, argc, argv);
+    return &f.d;
 }
