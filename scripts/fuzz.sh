@@ -5,7 +5,7 @@
 # interesting stays there in corpus-KIND, a failure's input in crash-*.
 # `KIND_fuzz --input FILE` runs that again.
 #
-# usage: scripts/fuzz.sh [SECONDS [guest|pci|ahci|nine|nvme|qcow2|virtio]]
+# usage: scripts/fuzz.sh [SECONDS [guest|pci|ahci|net|nine|nvme|qcow2|virtio]]
 set -u
 cd "$(dirname "$0")/.." || exit 1
 

@@ -46,6 +46,8 @@ int net_start(struct net *n, struct error *err);
 int net_poll_add(struct net_poll *poll, int fd, short events);
 /* A frame from the host; dropped when there is no room. */
 void net_receive(struct net *n, const struct net_frame *f);
+/* Do frames wait for the guest? A synchronous one's only. */
+bool net_has_waiting(struct net *n);
 /* What the adapter takes now. Any thread. */
 unsigned net_takes_now(const struct net *n);
 

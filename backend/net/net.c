@@ -371,6 +371,11 @@ void net_set_takes(struct net *n, unsigned takes)
         n->ops->takes_changed(n->host, takes);
 }
 
+bool net_has_waiting(struct net *n)
+{
+    return queue_first(n);
+}
+
 unsigned net_takes_now(const struct net *n)
 {
     return atomic_load(&n->takes);

@@ -85,8 +85,19 @@ static bool net_take(void *ctx, struct net_frame *f)
 
 /* ---- to the guest ---- */
 
+/* Too few chains. The driver shall ring for what it adds behind those that were
+ * looked at, so it is told before they are given back. */
+static int wait_for_more(struct virtio_queue *q, unsigned count)
+{
+    bool more = virtio_queue_listen(q);
+
+    virtio_queue_untake(q, count);
+    return more ? -EINTR : -EAGAIN;
+}
+
 /* Puts the frame into as many chains as it needs. 0; -EAGAIN: there are too few;
- * -EBADMSG: the ring is bad; -EMSGSIZE: it fits into none. */
+ * -EINTR: but more have come meanwhile; -EBADMSG: the ring is bad; -EMSGSIZE: it
+ * fits into none. */
 static int store_frame(struct virtio_net *n, struct virtio_queue *q, const uint8_t *header,
                        const struct net_frame *f)
 {
@@ -98,7 +109,7 @@ static int store_frame(struct virtio_net *n, struct virtio_queue *q, const uint8
     int ret = virtio_queue_take(q, &n->first);
 
     if (ret <= 0)
-        return ret ? -EBADMSG : -EAGAIN;
+        return ret ? -EBADMSG : wait_for_more(q, 0);
     first_bytes = n->first.writable_bytes;
     if (first_bytes < HEADER_BYTES || (!merges && first_bytes < HEADER_BYTES + f->bytes)) {
         virtio_chain_done(&n->first, 0);
@@ -109,11 +120,13 @@ static int store_frame(struct virtio_net *n, struct virtio_queue *q, const uint8
         uint32_t part;
 
         ret = count == q->size ? 0 : virtio_queue_take(q, &n->chain);
-        if (ret <= 0) {
+        if (ret < 0)
+            return -EBADMSG;
+        if (!ret && count < q->size)
+            return wait_for_more(q, count);
+        if (!ret) {
             virtio_queue_untake(q, count);
-            if (!ret && count == q->size)
-                return -EMSGSIZE;
-            return ret ? -EBADMSG : -EAGAIN;
+            return -EMSGSIZE;
         }
         part = (uint32_t)virtio_chain_write(&n->chain, 0, f->data + done, f->bytes - done);
         virtio_chain_put(&n->chain, count++, part);
@@ -140,7 +153,7 @@ static bool net_give(void *ctx, const struct net_frame *f)
         offload.flags = 0;
     do
         ret = store_frame(n, q, (const uint8_t *)&offload, f);
-    while (ret == -EAGAIN && virtio_queue_listen(q));
+    while (ret == -EINTR);
     if (ret == -EAGAIN)
         return false;
     if (ret != -EBADMSG)
