@@ -244,27 +244,44 @@ void vcpu_exclusive_end(struct vcpu *self)
 
 /* ---- stale code ---- */
 
+/* Ranges no further apart may become one when there is no room. */
+#define CODE_GAP (1 << 20)
+
+static uint64_t gap_between(const struct vcpu_code_range *r, uint64_t offset, uint64_t bytes)
+{
+    if (offset > r->offset + r->bytes)
+        return offset - (r->offset + r->bytes);
+    return r->offset > offset + bytes ? r->offset - (offset + bytes) : 0;
+}
+
 static void queue_code(struct vcpu *v, struct ram_block *block, uint64_t offset, uint64_t bytes)
 {
+    struct vcpu_code_range *near = NULL;
+    uint64_t gap = CODE_GAP + 1;
+    bool full;
+
     mutex_lock(&v->code_lock);
-    for (unsigned i = 0; i < v->code_range_count && i < ARRAY_SIZE(v->code_ranges); i++) {
+    full = v->code_range_count >= ARRAY_SIZE(v->code_ranges);
+    for (unsigned i = 0; i < MIN(v->code_range_count, ARRAY_SIZE(v->code_ranges)) && gap; i++) {
         struct vcpu_code_range *r = &v->code_ranges[i];
 
-        /* Touching or overlapping: one range, as a sequential DMA makes them. */
-        if (r->block == block && offset <= r->offset + r->bytes && r->offset <= offset + bytes) {
-            uint64_t end = MAX(r->offset + r->bytes, offset + bytes);
-
-            r->offset = MIN(r->offset, offset);
-            r->bytes = end - r->offset;
-            goto done;
+        if (r->block == block && gap_between(r, offset, bytes) < gap) {
+            gap = gap_between(r, offset, bytes);
+            near = r;
         }
     }
-    if (v->code_range_count < ARRAY_SIZE(v->code_ranges))
+    /* Touching or overlapping: one range, as a sequential DMA makes them. */
+    if (near && (!gap || full)) {
+        uint64_t end = MAX(near->offset + near->bytes, offset + bytes);
+
+        near->offset = MIN(near->offset, offset);
+        near->bytes = end - near->offset;
+    } else if (!full) {
         v->code_ranges[v->code_range_count++] =
             (struct vcpu_code_range){.block = block, .offset = offset, .bytes = bytes};
-    else
+    } else {
         v->code_range_count = ARRAY_SIZE(v->code_ranges) + 1;
-done:
+    }
     mutex_unlock(&v->code_lock);
 }
 

@@ -62,7 +62,9 @@ struct vcpu_ops {
     void (*revoke)(struct vcpu *v);
 };
 
-#define VCPU_CODE_RANGES 16
+/* For as long as a loaded host keeps a processor waiting: without room for one
+ * more, near ones are joined, and then all code goes. */
+#define VCPU_CODE_RANGES 64
 struct vcpu_code_range {
     struct ram_block *block;
     uint64_t offset, bytes;

@@ -841,6 +841,36 @@ static void test_two_machines(void **state)
         det_rig_destroy(r[i]);
 }
 
+/* What a processor has to hear of stale code while it does not listen: whole, or
+ * in near ranges joined, or else "everything"; never less than was written. */
+static void test_code_told(void **state)
+{
+    struct rig *r = det_rig();
+    struct vcpu *writer = &r->cpu[0].v, *other = &r->cpu[1].v;
+    struct vcpu_code_range told[VCPU_CODE_RANGES];
+    struct ram_block *block = (struct ram_block *)r->page; /* a name only */
+    unsigned count, within;
+
+    for (unsigned n = 0; n < 4 * VCPU_CODE_RANGES; n++)
+        vcpu_code_written(r->vm, writer, block, n * 8192ull, 64);
+    assert_int_equal(vcpu_code_told(writer, told), 0);
+    count = vcpu_code_told(other, told);
+    assert_in_range(count, 1, VCPU_CODE_RANGES);
+    for (unsigned n = 0; n < 4 * VCPU_CODE_RANGES; n++) {
+        within = 0;
+        for (unsigned i = 0; i < count; i++)
+            within += told[i].block == block && told[i].offset <= n * 8192ull &&
+                      n * 8192ull + 64 <= told[i].offset + told[i].bytes;
+        assert_true(within);
+    }
+    /* Too far from all that is known. */
+    vcpu_code_written(r->vm, writer, block, 1ull << 32, 64);
+    assert_true(vcpu_code_told(other, told) > VCPU_CODE_RANGES);
+    vcpu_drain_code(other);
+    assert_int_equal(vcpu_code_told(other, told), 0);
+    det_rig_destroy(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -848,7 +878,7 @@ int main(void)
         cmocka_unit_test(test_lifecycle),    cmocka_unit_test(test_triple_fault),
         cmocka_unit_test(test_stop),         cmocka_unit_test(test_clock_stands),
         cmocka_unit_test(test_descriptors),  cmocka_unit_test(test_deterministic),
-        cmocka_unit_test(test_two_machines),
+        cmocka_unit_test(test_two_machines), cmocka_unit_test(test_code_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
