@@ -106,7 +106,8 @@ def talk_with(firmware, cpus, checksum):
         expect_output(m, "test -d /sys/firmware/efi && echo uefi || echo bios", "^%s$" % firmware)
         expect_output(m, "cat /sys/bus/pci/drivers/ahci/0000:00:1f.2/class", "^0x010601$")
         expect_output(m, "systemctl is-system-running --wait || systemctl --failed", r"^running$", 200)
-        expect_output(m, "dmesg --level=emerg,alert,crit,err", r"^$")
+        # Files of firmware that Debian has in packages of their own are no matter.
+        expect_output(m, "dmesg --level=emerg,alert,crit,err | grep -vi firmware || true", r"^$")
         if checksum:
             copy(m, checksum)
         m.send("poweroff\n")
