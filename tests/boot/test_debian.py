@@ -2,12 +2,13 @@
 """Debian 12 from its disk (scripts/guest-debian.sh) on AHCI: firmware, GRUB,
 its own kernel and initramfs, systemd, to the login prompt on the serial line.
 
-usage: test_debian.py bios|uefi CPUS [copy]
+usage: test_debian.py bios|uefi CPUS [copy] [buses]
 
 The root file system is due for a check, which the guest makes at boot; after a
 clean shutdown the host checks it once more. copy: 256 MiB go from a second disk
 to a file on a third, and the checksums are compared, by the guest after it has
-forgotten the file, and by the host.
+forgotten the file, and by the host. buses: the root is on NVMe, the third disk on
+virtio.
 """
 
 import hashlib
@@ -80,18 +81,24 @@ def expect_output(m, line, pattern, seconds=120):
         raise Failure("%r does not say %r but %r" % (line, pattern, text))
 
 
-def copy(m, checksum):
+# Buses of the root, and of the disks that are copied from and to; the root's
+# partition and these disks, as Linux calls them.
+ON_AHCI = ("ahci", "ahci", "ahci", "/dev/sda3", "/dev/sdb", "/dev/sdc")
+ON_BUSES = ("nvme", "ahci", "virtio", "/dev/nvme0n1p3", "/dev/sda", "/dev/vda")
+
+
+def copy(m, checksum, source, target):
     """A second disk's bytes into a file on a third."""
-    output(m, "mkfs.ext4 -q /dev/sdc && mount /dev/sdc /mnt")
-    output(m, "cp /dev/sdb /mnt/copy && umount /mnt", 300)
+    output(m, "mkfs.ext4 -q %s && mount %s /mnt" % (target, target))
+    output(m, "cp %s /mnt/copy && umount /mnt" % source, 300)
     # Mounted again, so that it comes from the disk.
-    output(m, "mount /dev/sdc /mnt")
-    for name in ("/dev/sdb", "/mnt/copy"):
+    output(m, "mount %s /mnt" % target)
+    for name in (source, "/mnt/copy"):
         expect_output(m, "sha256sum " + name, checksum, 300)
-    output(m, "umount /mnt && e2fsck -fn /dev/sdc", 300)
+    output(m, "umount /mnt && e2fsck -fn " + target, 300)
 
 
-def talk_with(firmware, cpus, checksum):
+def talk_with(firmware, cpus, checksum, disks):
     def talk(m):
         m.expect(r"Linux version 6\.1\.", PATIENT)
         # The initramfs checks the root before it is mounted.
@@ -102,14 +109,14 @@ def talk_with(firmware, cpus, checksum):
         m.send("vireo\n")
         m.expect(r"root@vireo:~# ", 120)
         expect_output(m, "nproc", r"^%s$" % cpus)
-        expect_output(m, "findmnt -no SOURCE,FSTYPE,OPTIONS /", r"^/dev/sda3 +ext4 +rw\b")
+        expect_output(m, "findmnt -no SOURCE,FSTYPE,OPTIONS /", r"^%s +ext4 +rw\b" % disks[3])
         expect_output(m, "test -d /sys/firmware/efi && echo uefi || echo bios", "^%s$" % firmware)
         expect_output(m, "cat /sys/bus/pci/drivers/ahci/0000:00:1f.2/class", "^0x010601$")
         expect_output(m, "systemctl is-system-running --wait || systemctl --failed", r"^running$", 200)
         # Files of firmware that Debian has in packages of their own are no matter.
         expect_output(m, "dmesg --level=emerg,alert,crit,err | grep -vi firmware || true", r"^$")
         if checksum:
-            copy(m, checksum)
+            copy(m, checksum, *disks[4:])
         m.send("poweroff\n")
         m.expect(r"reboot: Power down", PATIENT)
         m.exits(0, 120)
@@ -117,10 +124,11 @@ def talk_with(firmware, cpus, checksum):
     return talk
 
 
-def test(firmware, cpus, wants_copy, folder):
+def test(firmware, cpus, wants_copy, disks, folder):
     image = debian()
     root = copied(image, folder)
-    options = [("memory", "1G"), ("cpus", cpus), ("firmware", firmware), ("disk", root)]
+    options = [("memory", "1G"), ("cpus", cpus), ("firmware", firmware),
+               ("disk", "%s,bus=%s" % (root, disks[0]))]
     checksum = None
     if firmware == "uefi":
         options.append(("uefi-vars", os.path.join(folder, "vars.fd")))
@@ -129,8 +137,8 @@ def test(firmware, cpus, wants_copy, folder):
         checksum = random_disk(source)
         with open(target, "wb") as f:
             f.truncate(COPY_BYTES + (64 << 20))
-        options += [("disk", source), ("disk", target)]
-    dialogue(Machine(options), talk_with(firmware, cpus, checksum))
+        options += [("disk", "%s,bus=%s" % both) for both in zip((source, target), disks[1:3])]
+    dialogue(Machine(options), talk_with(firmware, cpus, checksum, disks))
     text = tool("e2fsck", "-fn", "%s?offset=%d" % (root, ROOT_OFFSET))
     if "recovering journal" in text or "not cleanly" in text:
         raise Failure("the shutdown was not clean: %s" % text)
@@ -145,7 +153,8 @@ def test(firmware, cpus, wants_copy, folder):
 # Not /tmp, which may be memory: it is 2 GiB.
 with tempfile.TemporaryDirectory(dir=os.path.join(ROOT, "build")) as directory:
     try:
-        test(sys.argv[1], sys.argv[2], "copy" in sys.argv[3:], directory)
+        test(sys.argv[1], sys.argv[2], "copy" in sys.argv[3:],
+             ON_BUSES if "buses" in sys.argv[3:] else ON_AHCI, directory)
     except Failure as failure:
         print("FAILED: %s" % failure)
         sys.exit(1)
