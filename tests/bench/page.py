@@ -13,6 +13,7 @@ TITLES = {
     "smp": "Two processors",
     "disks": "Disks",
     "images": "Images",
+    "networks": "Networks",
     "bochs": "The interpreter beside Bochs",
     "idle": "An idle guest",
     "memory": "Memory",
