@@ -16,6 +16,8 @@ from table import NAMES
 IMAGE = os.path.join(GUESTS, "debian.img")
 SCRATCH = os.path.join(WORK, "scratch.img")
 SCRATCH_BYTES = 512 << 20
+# By its port: the names sda and sdb are given to who answers first.
+SCRATCH_IN_GUEST = "/dev/disk/by-path/pci-0000:00:1f.2-ata-2"
 OVMF = "/usr/share/OVMF/OVMF_%s_4M.fd"
 MEMORY = "1G"
 PATIENCE_S = 400
@@ -41,9 +43,9 @@ def fio_command(name):
     """fio's words, for a row's name."""
     _, direction, *depth = name.split("-")
     size, depth = ("4k", depth[0]) if depth else ("1M", "4")
-    return ("fio --name=x --filename=/dev/sdb --direct=1 --ioengine=libaio --rw=%s --bs=%s --iodepth=%s"
-            " --time_based --ramp_time=1 --runtime=%d --randseed=5 --output-format=terse"
-            " --terse-version=3" % (direction, size, depth, FIO_SECONDS))
+    return ("fio --name=x --filename=$(readlink -f %s) --direct=1 --ioengine=libaio --rw=%s --bs=%s"
+            " --iodepth=%s --time_based --ramp_time=1 --runtime=%d --randseed=5 --output-format=terse"
+            " --terse-version=3" % (SCRATCH_IN_GUEST, direction, size, depth, FIO_SECONDS))
 
 
 def fio_us(text, name):

@@ -82,8 +82,10 @@ def expect_output(m, line, pattern, seconds=120):
 
 
 # Buses of the root, and of the disks that are copied from and to; the root's
-# partition and these disks, as Linux calls them.
-ON_AHCI = ("ahci", "ahci", "ahci", "/dev/sda3", "/dev/sdb", "/dev/sdc")
+# partition and these disks, as Linux calls them. On AHCI by their ports: who is
+# sda is a matter of who answers first.
+PORT = "/dev/disk/by-path/pci-0000:00:1f.2-ata-%d"
+ON_AHCI = ("ahci", "ahci", "ahci", "/dev/sd[a-c]3", PORT % 2, PORT % 3)
 ON_BUSES = ("nvme", "ahci", "virtio", "/dev/nvme0n1p3", "/dev/sda", "/dev/vda")
 
 
