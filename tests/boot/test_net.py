@@ -251,18 +251,21 @@ def restrict():
 
 def tap(model):
     name = "vtap%d" % (os.getpid() % 100000)
+    # Tests run side by side, each with a network of its own.
+    network = "10.213.%d" % (os.getpid() % 250)
+    host, guest = network + ".1", network + ".2"
     if os.geteuid() or subprocess.run(["ip", "tuntap", "add", "dev", name, "mode", "tap"],
                                       capture_output=True, check=False).returncode:
         print("skipped: a tap interface needs root and /dev/net/tun")
         sys.exit(SKIPPED)
     try:
-        for words in (["addr", "add", "192.168.137.1/24", "dev", name],
+        for words in (["addr", "add", host + "/24", "dev", name],
                       ["link", "set", name, "up"]):
             subprocess.run(["ip", *words], check=True)
         data = random.Random(5).randbytes(FILE_BYTES)
         digest = hashlib.sha256(data).hexdigest()
         listener = socket.socket()
-        listener.bind(("192.168.137.1", 0))
+        listener.bind((host, 0))
         listener.listen(2)
         got = []
 
@@ -283,11 +286,11 @@ def tap(model):
 
         def talk(machine):
             starts(machine, dhcp=False)
-            checked(machine, "ip addr add 192.168.137.2/24 dev eth0; sleep 1")
-            checked(machine, "ping -c 3 -s 3000 192.168.137.1", "3 packets received")
-            checked(machine, "nc 192.168.137.1 %d < /dev/null > /tmp/file; sha256sum /tmp/file"
-                    % port, digest)
-            checked(machine, "nc 192.168.137.1 %d < /tmp/file" % port)
+            checked(machine, "ip addr add %s/24 dev eth0; sleep 1" % guest)
+            checked(machine, "ping -c 3 -s 3000 " + host, "3 packets received")
+            checked(machine, "nc %s %d < /dev/null > /tmp/file; sha256sum /tmp/file"
+                    % (host, port), digest)
+            checked(machine, "nc %s %d < /tmp/file" % (host, port))
             thread.join(60)
             if got != [digest]:
                 raise Failure("what came back is not what was sent")

@@ -231,6 +231,9 @@ def ends():
             out.write(os.urandom(1 << 20))
     with open("there", "wb") as out:
         out.write(b"as it was")
+    # A shell's background job ignores SIGINT, nohup SIGHUP, and so do its children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
         for target in ("new", "there"):
             process = subprocess.Popen([VIREO, "img", "convert", "-c", "-O", "qcow2", "big.raw", target],

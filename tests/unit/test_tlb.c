@@ -26,9 +26,9 @@ static struct region memory;
 /* ---- an engine that writes down what it is told ---- */
 
 static struct {
-    unsigned dropped, dropped_global, all, pages, switches;
+    unsigned dropped, dropped_global, dropped_pages, all, pages, switches;
     bool global_too;
-    gva_t page;
+    gva_t page, dropped_page;
     unsigned slot;
 } told;
 
@@ -36,6 +36,14 @@ static void note_tlb(struct x86_vcpu *cpu, bool global_too)
 {
     told.dropped++;
     told.dropped_global += global_too;
+}
+
+/* Counts as dropped: which page it was, is page's. */
+static void note_tlb_page(struct x86_vcpu *cpu, gva_t page)
+{
+    told.dropped++;
+    told.dropped_pages++;
+    told.dropped_page = page;
 }
 
 static void note_fetch(struct x86_vcpu *cpu, bool all, gva_t page, bool global_too)
@@ -115,6 +123,7 @@ static int start(void **state)
     x86_state_changed(c);
     curious = *c->engine_ops;
     curious.tlb_dropped = note_tlb;
+    curious.tlb_page_dropped = note_tlb_page;
     curious.fetch_dropped = note_fetch;
     curious.slot_switched = note_switch;
     c->engine_ops = &curious;
@@ -258,6 +267,8 @@ static void test_invlpg_exact(void **state)
     assert_false(fetch_hits(DATA));
     assert_true(fetch_hits(DATA + 0x1000));
     assert_int_equal(told.page, DATA);
+    assert_int_equal(told.dropped_page, DATA);
+    assert_int_equal(told.dropped_pages, 1);
     expect_told(1, 0, 1, 0);
     /* A page that only data came from. */
     touch(DATA + 0x10000);
@@ -308,6 +319,7 @@ static void test_invlpg_large(void **state)
     assert_false(fetch_hits(two + 0x9000));
     assert_true(fetch_hits(two + 2 * MiB + 0x1000));
     assert_true(fetch_hits(DATA));
+    assert_int_equal(told.dropped_pages, 0); /* more than a page */
     expect_told(1, 1, 0, 0);
     x86_tlb_flush_page(c, GiB);
     assert_false(hits(one));
@@ -354,7 +366,8 @@ static void test_global_and_pcids(void **state)
     x86_load_cr3(c, PML4 | 5 | BIT(63));
     forget_told();
     x86_tlb_flush_page(c, global);
-    assert_int_equal(told.dropped_global, 1);
+    assert_int_equal(told.dropped_pages, 1); /* global or not */
+    assert_int_equal(told.dropped_page, global);
     assert_int_equal(told.page, global);
     assert_true(told.global_too);
     expect_told(1, 0, 1, 0);
