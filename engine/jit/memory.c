@@ -118,8 +118,16 @@ static uint32_t emit_tlb_check(struct tr *t, unsigned base, int32_t disp, unsign
     return emit_jcc(e, 5);
 }
 
+/* What runs, for --stats. */
+static void count_lookup(struct tr *t, enum way way)
+{
+    if (t->j->forms)
+        emit_count(t, way == WAY_L0 ? JIT_RM(stats.l0_lookups) : JIT_RM(stats.tlb_lookups));
+}
+
 uint32_t mem_look_up(struct tr *t, unsigned size, bool is_write)
 {
+    count_lookup(t, WAY_TLB);
     return emit_tlb_check(t, T1, 0, size, is_write);
 }
 
@@ -158,11 +166,14 @@ static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size,
                        unsigned slot, enum way way)
 {
     struct emit *e = &t->e;
-    uint32_t retry = e->at;
-    uint32_t jump = way == WAY_L0 ? emit_check(t, base, disp, size, is_write, slot)
-                                  : emit_tlb_check(t, base, disp, size, is_write);
-    struct jit_stub *s = miss_stub(t, STUB_MISS, jump, base, disp, size, is_write, slot);
+    struct jit_stub *s;
+    uint32_t retry, jump;
 
+    count_lookup(t, way);
+    retry = e->at;
+    jump = way == WAY_L0 ? emit_check(t, base, disp, size, is_write, slot)
+                         : emit_tlb_check(t, base, disp, size, is_write);
+    s = miss_stub(t, STUB_MISS, jump, base, disp, size, is_write, slot);
     s->retry = retry;
     s->way = way;
     s->spilled = way != WAY_L0 && base == T1;
@@ -220,6 +231,7 @@ static struct rm check_shared(struct tr *t, unsigned guest, unsigned base, int32
     if (!group_begin(t, guest, disp, size, is_write, is_implicit, &g))
         return check(t, base, disp, size, is_write, slot, way);
     range = (unsigned)(g.hi - g.lo);
+    count_lookup(t, way);
     jump = way == WAY_L0 ? emit_check(t, base, g.lo, range, g.is_write, slot)
                          : emit_tlb_check(t, base, g.lo, range, g.is_write);
     s = miss_stub(t, STUB_GROUP, jump, base, disp, size, is_write, slot);

@@ -217,7 +217,7 @@ void jit_report(struct x86_vcpu *c, x86_report_line *line, void *ctx)
     const struct marks *marks = interp_marks(c);
     const struct jit_stats *s = &j->stats;
     struct report r = {line, ctx};
-    uint64_t interpreted = 0, left = 0;
+    uint64_t interpreted = 0, left = 0, lookups;
     double ns_per_tick = 1e9 / (double)host_tsc_hz();
 
     say(&r, "  translated: %llu units, %llu instructions, %llu bytes; %.0f ns an instruction (%.3f s)",
@@ -248,8 +248,12 @@ void jit_report(struct x86_vcpu *c, x86_report_line *line, void *ctx)
     say(&r, "  units run %llu; indirect jumps that hit %llu, that asked %llu (%.2f %%)",
         N(s->units_run), N(s->indirect_hits), N(s->dispatches),
         100 * ratio(s->dispatches, s->dispatches + s->indirect_hits));
-    say(&r, "  L0 misses %llu, of them walks %llu; L0 emptied %llu; false hits %llu",
-        N(s->l0_misses), N(s->refills), N(s->l0_drops), N(s->false_hits));
+    lookups = s->l0_lookups + s->tlb_lookups;
+    say(&r, "  lookups run in L0 %llu, in the TLB %llu; %.2f %% hit there, %.3f %% walk the tables",
+        N(s->l0_lookups), N(s->tlb_lookups), 100 - 100 * ratio(s->l0_misses, lookups),
+        100 * ratio(s->refills, lookups));
+    say(&r, "  misses %llu, walks %llu; L0 emptied %llu; false hits %llu", N(s->l0_misses),
+        N(s->refills), N(s->l0_drops), N(s->false_hits));
     say(&r, "  trials of units %llu: %llu places for L0, %llu for the TLB, and %llu later; "
             "other slots %llu times",
         N(s->trials), N(s->local_sites), N(s->other_sites), N(s->tlb_sites), N(s->slot_moves));

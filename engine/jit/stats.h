@@ -64,7 +64,7 @@ struct jit_stats {
     uint64_t leave[JIT_LEAVES];
     uint64_t try_blocks[JIT_TRIES], try_insns[JIT_TRIES];
     /* Counted by host code, only when asked for. */
-    uint64_t units_run, indirect_hits;
+    uint64_t units_run, indirect_hits, l0_lookups, tlb_lookups;
 };
 
 /* Only when asked for: struct jit.forms. */

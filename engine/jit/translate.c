@@ -287,8 +287,7 @@ static void emit_self(struct tr *t)
     emit_call(&t->e, JIT_RM(call_link), reference(t, l));
 }
 
-/* One more, without flags. */
-static void emit_count(struct tr *t, struct rm counter)
+void emit_count(struct tr *t, struct rm counter)
 {
     emit_load(&t->e, T0, counter);
     emit_lea(&t->e, T0, rm_mem(T0, 1));

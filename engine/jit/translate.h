@@ -298,6 +298,8 @@ struct jit_stub *new_stub(struct tr *t, unsigned kind, uint32_t jump);
 /* Stubs: translate.c. */
 void emit_miss_call(struct tr *t, const struct jit_stub *s);
 void emit_slow_call(struct tr *t, unsigned k, enum slow_reason why);
+/* One more, for --stats. Uses T0, no flags. */
+void emit_count(struct tr *t, struct rm counter);
 void emit_group_stub(struct tr *t, const struct jit_stub *s);
 /* Effective address into register `to` (not T0 unless nothing else is in it). */
 void emit_ea(struct tr *t, unsigned to);
