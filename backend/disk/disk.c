@@ -48,7 +48,7 @@ struct disk {
     char name[NAME_BYTES];
     char serial[DISK_SERIAL_BYTES + 1];
     bool is_unsafe;
-    uint64_t errors;
+    uint64_t errors[DISK_WRITE_ZEROES + 1]; /* by operation */
     unsigned in_flight; /* queued, running or done and not told: machine's lock */
     uint64_t next_sequence;
     bool telling; /* done() is being told */
@@ -114,13 +114,14 @@ static void tell_error(struct disk *d, const struct disk_request *r)
         [DISK_DISCARD] = "discard",
         [DISK_WRITE_ZEROES] = "write of zeroes",
     };
+    uint64_t errors;
 
-    d->errors++;
-    if (d->errors > ERRORS_LOGGED && (d->errors & (d->errors - 1)))
+    errors = ++d->errors[r->op];
+    if (errors > ERRORS_LOGGED && (errors & (errors - 1)))
         return; /* the guest decides how often it asks again */
-    vlog(d->vm->log, BACKEND, ERROR, "%s: %s of %llu bytes at %llu: %s (error %llu of this disk)",
+    vlog(d->vm->log, BACKEND, ERROR, "%s: %s of %llu bytes at %llu: %s (error %llu of the kind)",
          d->name, verb[r->op], (unsigned long long)r->bytes, (unsigned long long)r->offset,
-         strerror(-r->result), (unsigned long long)d->errors);
+         strerror(-r->result), (unsigned long long)errors);
 }
 
 /* With the machine's lock. */

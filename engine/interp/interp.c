@@ -165,7 +165,9 @@ static void run_blocks(struct x86_vcpu *c)
             if (unlikely(!fetch_allowed(c, 1)))
                 x86_raise_gp(c, 0);
             b = cache_find(c, lin, c->mode);
-            if (unlikely(!b))
+            /* Who maps a page after it has changed code there may be seen by the
+             * walk, before the change is heard of: then that comes first. */
+            if (unlikely(!b || atomic_load_explicit(&c->vcpu.events, memory_order_acquire)))
                 return;
             if (unlikely(stats->flushes != flushes))
                 flushes = stats->flushes; /* last is gone */

@@ -84,6 +84,9 @@ static struct jit_unit *unit_here(struct x86_vcpu *c, const struct itlb_entry **
     e = x86_fetch_page(c, lin);
     if (!e->host)
         return NULL;
+    *why = LEAVE_EVENT; /* of code in the page, perhaps: as in run_blocks */
+    if (unlikely(atomic_load_explicit(&c->vcpu.events, memory_order_acquire)))
+        return NULL;
     u = jit_find(j, e->host + (lin & ~PAGE_MASK), jit_key(c));
     *why = LEAVE_NO_UNIT;
     if (!u)

@@ -227,7 +227,7 @@ def left():
 
 def ends():
     with open("big.raw", "wb") as out:
-        for _ in range(96):
+        for _ in range(192):  # half a second of work
             out.write(os.urandom(1 << 20))
     with open("there", "wb") as out:
         out.write(b"as it was")
@@ -238,7 +238,7 @@ def ends():
         for target in ("new", "there"):
             process = subprocess.Popen([VIREO, "img", "convert", "-c", "-O", "qcow2", "big.raw", target],
                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            time.sleep(.3)
+            time.sleep(.1)
             process.send_signal(number)
             text = process.communicate()[1]
             if process.returncode != -number or text:
