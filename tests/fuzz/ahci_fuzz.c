@@ -13,11 +13,6 @@
  * Threading: one.
  */
 #include <errno.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "tests/dev/ahci_guest.h"
 #include "tests/fuzz/driver.h"
@@ -81,14 +76,6 @@ static uint32_t value(struct source *s)
 }
 
 /* ---- operations: the same on both machines ---- */
-
-#define BOTH(f, call)                                                                              \
-    do {                                                                                           \
-        struct harness *h = (f)->a;                                                                \
-        call;                                                                                      \
-        h = (f)->b;                                                                                \
-        call;                                                                                      \
-    } while (0)
 
 static void write_register(struct fuzz *f)
 {
@@ -300,6 +287,7 @@ static void compare(struct fuzz *f)
 static void run_case(struct fuzz_driver *d)
 {
     struct fuzz *f = (struct fuzz *)d;
+
     f->a = ag_create();
     f->b = ag_create();
     BOTH(f, {

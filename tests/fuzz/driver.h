@@ -48,6 +48,15 @@ struct fuzz_driver {
     bool is_again;     /* it is --case's */
 };
 
+/* The same on both machines of a case, f->a and f->b; `h` in it is the one. */
+#define BOTH(f, call)                                                                              \
+    do {                                                                                           \
+        struct harness *h = (f)->a;                                                                \
+        call;                                                                                      \
+        h = (f)->b;                                                                                \
+        call;                                                                                      \
+    } while (0)
+
 /* Each fuzzer's own. Called once. */
 struct fuzz_driver *fuzz_driver(void);
 _Noreturn __attribute__((format(printf, 2, 3))) void fuzz_failed(const struct fuzz_driver *d,

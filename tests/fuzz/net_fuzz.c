@@ -20,14 +20,6 @@ struct fuzz {
     struct harness *a, *b;
 };
 
-#define BOTH(f, call)                                                                              \
-    do {                                                                                           \
-        struct harness *h = (f)->a;                                                                \
-        call;                                                                                      \
-        h = (f)->b;                                                                                \
-        call;                                                                                      \
-    } while (0)
-
 /* ---- values that are likely to hurt ---- */
 
 static uint64_t address(struct source *s)

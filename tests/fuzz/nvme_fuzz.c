@@ -13,11 +13,7 @@
  * Threading: one.
  */
 #include <errno.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "tests/dev/nvme_guest.h"
 #include "tests/fuzz/driver.h"
@@ -77,14 +73,6 @@ static uint32_t value(struct source *s)
 }
 
 /* ---- operations: the same on both machines ---- */
-
-#define BOTH(f, call)                                                                              \
-    do {                                                                                           \
-        struct harness *h = (f)->a;                                                                \
-        call;                                                                                      \
-        h = (f)->b;                                                                                \
-        call;                                                                                      \
-    } while (0)
 
 static void write_register(struct fuzz *f)
 {
@@ -377,6 +365,7 @@ static void compare(struct fuzz *f)
 static void run_case(struct fuzz_driver *d)
 {
     struct fuzz *f = (struct fuzz *)d;
+
     f->a = ng_create();
     f->b = ng_create();
     revive(f);

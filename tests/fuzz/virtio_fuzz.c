@@ -13,11 +13,6 @@
  * Threading: one.
  */
 #include <errno.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include "tests/dev/virtio_guest.h"
 #include "tests/fuzz/driver.h"
@@ -78,14 +73,6 @@ static uint32_t value(struct source *s)
 }
 
 /* ---- operations: the same on both machines ---- */
-
-#define BOTH(f, call)                                                                              \
-    do {                                                                                           \
-        struct harness *h = (f)->a;                                                                \
-        call;                                                                                      \
-        h = (f)->b;                                                                                \
-        call;                                                                                      \
-    } while (0)
 
 static enum vg_device device(struct source *s)
 {
@@ -359,6 +346,7 @@ static void compare(struct fuzz *f)
 static void run_case(struct fuzz_driver *d)
 {
     struct fuzz *f = (struct fuzz *)d;
+
     f->a = vg_create();
     f->b = vg_create();
     for (unsigned n = 0; n < VG_DEVICES; n++)
