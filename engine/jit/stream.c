@@ -62,19 +62,27 @@ static bool add_term(struct sum *s, unsigned reg, unsigned times)
     return times == 1 || times == 2 || times == 4 || times == 8;
 }
 
+/* A displacement, even with an operand's size and a range around it. */
+static bool is_small(int64_t constant)
+{
+    return constant > -(1 << 30) && constant < 1 << 30;
+}
+
 /* a += b << scale */
 static void add(struct sum *a, const struct sum *b, unsigned scale)
 {
     a->known = a->known && b->known;
     for (unsigned n = 0; a->known && n < b->count; n++)
         a->known = add_term(a, b->term[n].reg, (unsigned)b->term[n].times << scale);
+    if (!a->known)
+        return;
     a->constant += b->constant * (1 << scale);
-    a->known = a->known && a->constant == (int32_t)a->constant;
+    a->known = is_small(a->constant);
 }
 
 static struct sum constant(int64_t v)
 {
-    return (struct sum){.known = v == (int32_t)v, .constant = v};
+    return (struct sum){.known = is_small(v), .constant = v};
 }
 
 /* Of the instruction's memory operand or LEA's. */
@@ -97,6 +105,12 @@ static int full_register(const ZydisDecodedOperand *o)
         ZydisRegisterGetClass(o->reg.value) != ZYDIS_REGCLASS_GPR64)
         return -1;
     return (int)x86_reg_offset(o->reg.value) / 8;
+}
+
+static void begin_turn(struct sum reg[16])
+{
+    for (unsigned r = 0; r < 16; r++)
+        reg[r] = (struct sum){.known = true, .count = 1, .term = {{(uint8_t)r, 1}}};
 }
 
 /* What registers are behind instruction k. */
@@ -284,8 +298,7 @@ static struct motion motion_of(const struct tr *t)
     struct sum reg[16];
     bool is_first = true;
 
-    for (unsigned r = 0; r < 16; r++)
-        reg[r] = (struct sum){.known = true, .count = 1, .term = {{(uint8_t)r, 1}}};
+    begin_turn(reg);
     for (unsigned k = 0; k < t->loop; k++) {
         follow(t, k, reg);
         if (!ends_turn(t, k))
@@ -324,14 +337,15 @@ void streams_find(struct tr *t)
             return;
     }
     m = motion_of(t);
-    for (unsigned r = 0; r < 16; r++)
-        reg[r] = (struct sum){.known = true, .count = 1, .term = {{(uint8_t)r, 1}}};
+    begin_turn(reg);
     for (unsigned k = 0; k < t->loop; k++) {
         const struct x86_insn *i = &t->u->insn[k];
         const ZydisDecodedOperand *o = operand(&t->t->d[k], i);
         struct sum a = address(i, reg);
+
         if (o && a.known) {
             struct stream s = {.terms = a.count};
+
             memcpy(s.term, a.term, sizeof s.term);
             if (step_of(&s, &m) != INT32_MAX)
                 note(t, k, &a, o->size / 8, o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
