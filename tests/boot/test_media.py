@@ -286,6 +286,7 @@ def u_boot(m, bits):
     m.expect(r"=> ", 30)
     m.send("md.b 1000000 10\r")
     m.expect(r"01000000: " + " ".join("%02x" % n for n in range(16)), 30)
+    m.expect(r"=> ", 30)  # md looks for a Ctrl-C after each line and eats what it finds
     m.send("reset\r")
     m.expect(r"U-Boot 20\d\d\.", 60)
 
