@@ -253,10 +253,10 @@ static int run_convert(struct img_job *job, struct error *err)
     for (unsigned n = 0; n < started; n++)
         thread_join(&thread[n]);
     ret = atomic_load(&c->result);
-    if (!ret)
-        ret = c->to->ops->flush(c->to);
-    else
+    if (ret)
         *err = c->err;
+    else if (c->format == DISK_FORMAT_QCOW2)
+        ret = c->to->ops->flush(c->to); /* its tables; img_target_finish waits for the disk */
     disk_layer_destroy(c->to);
     return ret && !err->text[0] ? error_set(err, ret, "cannot write: %s", strerror(-ret)) : ret;
 }
