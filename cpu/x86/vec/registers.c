@@ -6,8 +6,11 @@
  * all of the state beyond them is zero; or everything. At the first level VEX
  * instructions, which clear bits 256 and up, are right as they are.
  *
- * Where the upper halves are all zero they are made so by VZEROUPPER, so that a
- * guest that uses SSE alone pays no penalty for mixing it with AVX.
+ * Where the upper parts of registers 0 to 15 are all zero they are made so by
+ * VZEROUPPER, at both levels: an SSE instruction keeps the upper part of its
+ * destination, and has to wait for what was in it before where the processor does
+ * not know it to be zero, which a load of zeroes does not tell it. (A loop of
+ * independent additions takes three times as long.)
  *
  * Plain moves: XSAVE and XRSTOR take three times as long. Compiled without
  * vector registers: all use of them is in the assembler text, which names no
@@ -42,13 +45,29 @@ static bool upper_halves_are_zero(const struct x86_xsave *x)
     return zero;
 }
 
-/* Destroys vector register 0 and mask register 1. */
-static bool avx512_is_zero(const struct x86_xsave *x)
+/* Bits 256 and up of registers 0 to 15. Destroys vector register 0 and mask
+ * register 1. */
+static bool zmm_halves_are_zero(const struct x86_xsave *x)
+{
+    bool zero;
+
+    __asm__ volatile("vmovdqu64 %c[zmm](%[x]), %%zmm0\n\t"
+                     ".irp n,1,2,3,4,5,6,7\n\t"
+                     "vporq %c[zmm]+64*\\n(%[x]), %%zmm0, %%zmm0" END
+                     "vptestmq %%zmm0, %%zmm0, %%k1\n\t"
+                     "kortestw %%k1, %%k1"
+                     : "=@ccz"(zero)
+                     : [x] "r"(x), OFFSETS
+                     : "memory");
+    return zero;
+}
+
+/* Registers 16 to 31 and the masks. Destroys as above. */
+static bool other_avx512_is_zero(const struct x86_xsave *x)
 {
     bool zero;
 
     __asm__ volatile("vmovdqu64 %c[mask](%[x]), %%zmm0\n\t"
-                     FOR_8 "vporq %c[zmm]+64*\\n(%[x]), %%zmm0, %%zmm0" END
                      FOR_16 "vporq %c[hi16]+64*\\n(%[x]), %%zmm0, %%zmm0" END
                      "vptestmq %%zmm0, %%zmm0, %%k1\n\t"
                      "kortestw %%k1, %%k1"
@@ -74,10 +93,17 @@ static void load_ymm(const struct x86_xsave *x)
 }
 
 /* Above the YMM registers, which are in place. */
-static void load_avx512(const struct x86_xsave *x, bool wide_masks)
+static void load_zmm(const struct x86_xsave *x)
 {
-    __asm__ volatile(FOR_16 "vinsertf64x4 $1, %c[zmm]+32*\\n(%[x]), %%zmm\\n, %%zmm\\n" END FOR_HI16
-                            "vmovups %c[hi16]+64*(\\n-16)(%[x]), %%zmm\\n" END
+    __asm__ volatile(FOR_16 "vinsertf64x4 $1, %c[zmm]+32*\\n(%[x]), %%zmm\\n, %%zmm\\n" END
+                     :
+                     : [x] "r"(x), OFFSETS
+                     : "memory");
+}
+
+static void load_other_avx512(const struct x86_xsave *x, bool wide_masks)
+{
+    __asm__ volatile(FOR_HI16 "vmovups %c[hi16]+64*(\\n-16)(%[x]), %%zmm\\n" END
                      :
                      : [x] "r"(x), OFFSETS
                      : "memory");
@@ -139,6 +165,7 @@ void vec_registers_enter(struct x86_vcpu *c, bool with_all)
     const struct vec_runtime *rt = c->vec;
     const struct x86_xsave *x = &c->s.x;
     uint8_t want = with_all ? LIVE_VEC | LIVE_VEC_ALL : LIVE_VEC;
+    bool has_zmm;
 
     if (!(c->vec_live & LIVE_MXCSR)) {
         __asm__ volatile("ldmxcsr %0" : : "m"(x->mxcsr));
@@ -147,17 +174,20 @@ void vec_registers_enter(struct x86_vcpu *c, bool with_all)
     if ((c->vec_live & want) == want)
         return;
     vec_registers_leave(c);
-    if (rt->has_avx512 && (with_all || !avx512_is_zero(x)))
+    has_zmm = rt->has_avx512 && !zmm_halves_are_zero(x);
+    if (rt->has_avx512 && (has_zmm || !other_avx512_is_zero(x)))
         want = LIVE_VEC | LIVE_VEC_ALL;
     if (!rt->has_avx) {
         load_xmm(x);
-    } else if (!(want & LIVE_VEC_ALL) && upper_halves_are_zero(x)) {
+    } else if (!has_zmm && upper_halves_are_zero(x)) {
         __asm__ volatile("vzeroupper");
         load_xmm(x);
     } else {
         load_ymm(x);
-        if (want & LIVE_VEC_ALL)
-            load_avx512(x, rt->has_avx512bw);
+        if (has_zmm)
+            load_zmm(x);
     }
+    if (want & LIVE_VEC_ALL)
+        load_other_avx512(x, rt->has_avx512bw);
     c->vec_live |= want;
 }
