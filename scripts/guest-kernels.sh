@@ -7,7 +7,7 @@
 # usage: scripts/guest-kernels.sh [cloud] [amd64] [busybox] [686-pae] [busybox-i386] [xen]
 #        (nothing named: all of them)
 #
-# leaves: build/guests/{vmlinuz-cloud,vmlinuz-amd64,layers/{disk,virtio},config-cloud,busybox,vmlinuz-686-pae,busybox-i386,xen}
+# leaves: build/guests/{vmlinuz-cloud,vmlinuz-amd64,layers/{cloud,disk,virtio},config-cloud,busybox,vmlinuz-686-pae,busybox-i386,xen}
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -20,10 +20,11 @@ kernel_behind() {
         sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -1
 }
 
-# kernel ARCH METAPACKAGE NAME
+# kernel ARCH METAPACKAGE NAME [MODULE...]: modules go to layers/NAME
 kernel() {
     local arch=$1 meta=$2 name=$3 package
-    [ -e "$guests/vmlinuz-$name" ] && return
+    shift 3
+    [ -e "$guests/vmlinuz-$name" ] && [ $# -eq 0 -o -e "$guests/layers/$name/modules/order" ] && return
     # Makes sure there are lists before they are asked.
     apt_for "$arch" true || fail "no package lists for $arch: check the network"
     package=$(kernel_behind "$arch" "$meta")
@@ -33,7 +34,12 @@ kernel() {
     cp "$guests/unpacked/$package-$arch"/boot/vmlinuz-* "$guests/vmlinuz-$name.new" &&
         mv "$guests/vmlinuz-$name.new" "$guests/vmlinuz-$name" ||
         fail "no kernel in $package"
-    # Its modules are large and nothing here uses them.
+    if [ $# -gt 0 ]; then
+        mkdir -p "$guests/layers"
+        scripts/guest-modules.py "$guests/unpacked/$package-$arch" "$guests/layers/$name" "$@" ||
+            fail "modules are missing in $package"
+    fi
+    # The others are large and nothing here uses them.
     rm -rf "$guests/unpacked/$package-$arch"
 }
 
@@ -88,7 +94,10 @@ xen() {
 [ $# -eq 0 ] && set -- cloud amd64 virtio busybox 686-pae busybox-i386 xen
 for guest in "$@"; do
     case $guest in
-    cloud) kernel amd64 linux-image-cloud-amd64 cloud ;;
+    cloud)
+        kernel amd64 linux-image-cloud-amd64 cloud virtio_pci virtio_net virtio_blk virtio_rng \
+            virtio_console
+        ;;
     amd64) amd64 ;;
     virtio) virtio ;;
     686-pae) kernel i386 linux-image-686-pae 686-pae ;;

@@ -355,6 +355,7 @@ static const struct msr_row msr_rows[] = {
     {MSR_FS_BASE, 2, FEAT(LM), MSR_RW, .read = fs_gs_read, .write = fs_gs_write},
     {MSR_KERNEL_GS_BASE, 1, FEAT(LM), MSR_RW, FIELD(kernel_gs_base), .valid = canonical},
     {MSR_TSC_AUX, 1, FEAT(RDTSCP), MSR_RW, FIELD(tsc_aux), .reserved = BITS(63, 32)},
+    NOT_HERE(MSR_AMD_DE_CFG), /* to make LFENCE serializing, which it is */
 };
 
 /* ---- access ---- */

@@ -57,6 +57,7 @@ enum msr_index {
 #define MSR_GS_BASE 0xc0000101u
 #define MSR_KERNEL_GS_BASE 0xc0000102u
 #define MSR_TSC_AUX 0xc0000103u
+#define MSR_AMD_DE_CFG 0xc0011029u
 
 /* mtrr.c: n counts from the row's first MSR. */
 bool x86_mtrr_cap_read(struct x86_vcpu *c, uint32_t n, uint64_t *value);
