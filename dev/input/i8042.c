@@ -56,6 +56,8 @@ enum i8042_command {
     CMD_KEYBOARD_OFF = 0xAD,
     CMD_KEYBOARD_ON = 0xAE,
     CMD_READ_INPUT = 0xC0,
+    CMD_POLL_INPUT_LOW = 0xC1,
+    CMD_POLL_INPUT_HIGH = 0xC2,
     CMD_READ_OUTPUT = 0xD0,
     CMD_WRITE_OUTPUT = 0xD1,
     CMD_ECHO_KEYBOARD = 0xD2,
@@ -101,6 +103,7 @@ struct i8042 {
     uint8_t ram[RAM_BYTES]; /* [0]: the command byte */
     uint8_t output_port;
     uint8_t command; /* waiting for its byte at port 60H; 0: none */
+    uint8_t polled;  /* which CMD_POLL_* the status shows; 0: none */
     bool full;       /* the output buffer */
     uint8_t data;
     uint8_t source;  /* enum source */
@@ -314,6 +317,10 @@ static void run_command(struct i8042 *c, uint8_t command)
     case CMD_READ_INPUT:
         reply(c, INPUT_PORT, SOURCE_KEYBOARD);
         break;
+    case CMD_POLL_INPUT_LOW:
+    case CMD_POLL_INPUT_HIGH:
+        c->polled = command;
+        break;
     case CMD_READ_OUTPUT:
         reply(c, read_output_port(c), SOURCE_KEYBOARD);
         break;
@@ -402,6 +409,9 @@ static uint64_t status_read(void *ctx, uint64_t offset, unsigned size)
 
     if (c->full)
         status |= STATUS_OBF | (c->source == SOURCE_MOUSE ? STATUS_AUX : 0);
+    if (c->polled)
+        status = (status & 0x0F) |
+                 (c->polled == CMD_POLL_INPUT_LOW ? INPUT_PORT << 4 : INPUT_PORT & 0xF0);
     return status;
 }
 
@@ -412,6 +422,7 @@ static void command_write(void *ctx, uint64_t offset, uint64_t value, unsigned s
     vlog(c->vm->log, INPUT, DEBUG, "8042: command <- %02x", (unsigned)value);
     c->status |= STATUS_COMMAND;
     c->command = 0;
+    c->polled = 0;
     run_command(c, (uint8_t)value);
 }
 
@@ -427,6 +438,7 @@ static void power_on(struct i8042 *c)
     *command_byte(c) = CTR_RESET;
     c->output_port = OUTPUT_RESET;
     c->command = 0;
+    c->polled = 0;
     c->full = false;
     c->data = 0;
     c->source = SOURCE_KEYBOARD;
@@ -460,7 +472,8 @@ static int i8042_after_load(void *self, unsigned version)
 {
     struct i8042 *c = self;
 
-    if (c->reply_count > REPLY_BYTES || c->source > SOURCE_MOUSE)
+    if (c->reply_count > REPLY_BYTES || c->source > SOURCE_MOUSE ||
+        (c->polled && c->polled != CMD_POLL_INPUT_LOW && c->polled != CMD_POLL_INPUT_HIGH))
         return -EINVAL;
     return 0;
 }
@@ -472,7 +485,8 @@ static const struct state_field i8042_fields[] = {
     STATE_INT(struct i8042, source),      STATE_INT(struct i8042, break_seen),
     STATE_BYTES(struct i8042, replies),   STATE_INT(struct i8042, reply_sources),
     STATE_INT(struct i8042, reply_count), STATE_INT(struct i8042, keyboard_irq),
-    STATE_INT(struct i8042, mouse_irq),   STATE_END,
+    STATE_INT(struct i8042, mouse_irq),   STATE_INT(struct i8042, polled),
+    STATE_END,
 };
 
 static const struct state_table i8042_state = {

@@ -115,7 +115,13 @@ static void test_controller(void **state)
     EXPECT(h, "\x99");
     outb(h, COMMAND, 0xC0);
     EXPECT(h, "\xA0");
+    /* Its halves in the status, until the next command. */
+    outb(h, COMMAND, 0xC1);
+    assert_int_equal(inb(h, COMMAND), COMMAND_LAST);
+    outb(h, COMMAND, 0xC2);
+    assert_int_equal(inb(h, COMMAND), 0xA0 | COMMAND_LAST);
     outb(h, COMMAND, 0xA4);
+    assert_int_equal(inb(h, COMMAND) & 0xF0, 0x10);
     EXPECT(h, "\xF1");
     outb(h, COMMAND, 0xE0);
     EXPECT(h, "\x00");
