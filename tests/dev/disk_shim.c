@@ -262,7 +262,7 @@ static void crash(struct shim *s, unsigned end, uint8_t *image, uint64_t *seed)
             continue;
         for (uint64_t at = 0; at < e->bytes; at += DISK_SECTOR_BYTES)
             if (next_random(seed) % 4)
-                memcpy(image + e->offset + at, e->data + at, DISK_SECTOR_BYTES);
+                memcpy(image + e->offset + at, e->data + at, MIN(e->bytes - at, DISK_SECTOR_BYTES));
     }
 }
 

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { SECTOR = DISK_SECTOR_BYTES, SPAN_SECTORS = 600 };
@@ -62,6 +63,7 @@ struct image {
     struct disk_layer *l;
     uint64_t sectors, stamp;
     uint64_t *model;
+    uint64_t *kept;             /* of a snapshot; a test's own */
     struct disk_layer *backing; /* owned by l */
     uint64_t backing_sectors;
 };
@@ -193,6 +195,13 @@ static void image_destroy(struct image *im)
 
 /* ---- random operations ---- */
 
+struct variant {
+    unsigned version, cluster_bits, refcount_bits;
+    uint64_t sectors, backing_sectors;
+    enum qcow2_compression compression;
+    unsigned ops;
+};
+
 enum op { OP_WRITE, OP_ZERO, OP_DISCARD, OP_FLUSH, OP_PACKED, OPS };
 
 static int do_op(struct image *im, enum op op, uint64_t sector, uint64_t sectors)
@@ -222,17 +231,36 @@ static int do_op(struct image *im, enum op op, uint64_t sector, uint64_t sectors
     return ret;
 }
 
-/* Whole clusters only, and which of them is the layer's choice: it says. */
-static void discard(struct image *im, uint64_t sector, uint64_t sectors)
+/* The sectors of whole clusters in a range; the disk's last cluster may be longer
+ * than the disk. */
+static void whole_clusters(const struct image *im, unsigned cluster_bits, uint64_t *sector,
+                           uint64_t *sectors)
+{
+    uint64_t cluster = BIT(cluster_bits) / SECTOR, end = *sector + *sectors;
+
+    *sector = align_up(*sector, cluster);
+    if (end != im->sectors)
+        end = align_down(end, cluster);
+    *sectors = end > *sector ? end - *sector : 0;
+}
+
+/* Zeroes in whole clusters; what else is zeroes is the layer's choice: it says. */
+static void discard(struct image *im, const struct variant *v, uint64_t sector, uint64_t sectors)
 {
     static uint8_t data[SPAN_SECTORS * SECTOR] __attribute__((aligned(4096)));
+    uint64_t first = sector, count = sectors;
 
     assert_int_equal(im->l->ops->discard(im->l, sector * SECTOR, sectors * SECTOR), 0);
     assert_int_equal(transfer(im->l, false, sector, data, sectors), 0);
+    whole_clusters(im, v->cluster_bits, &first, &count);
     for (uint64_t n = 0; n < sectors; n++) {
         uint64_t stamp = stamp_of(data + n * SECTOR, sector + n);
+        bool is_whole = sector + n >= first && sector + n < first + count;
 
         assert_true(stamp == 0 || stamp == im->model[sector + n]);
+        /* Version 2 cannot hide a backing file. */
+        if (is_whole && (v->version >= 3 || !im->backing_sectors))
+            assert_int_equal(stamp, 0);
         im->model[sector + n] = stamp;
     }
 }
@@ -262,13 +290,6 @@ static void write_packed(struct image *im, unsigned cluster_bits, uint64_t secto
     free(room);
 }
 
-struct variant {
-    unsigned version, cluster_bits, refcount_bits;
-    uint64_t sectors, backing_sectors;
-    enum qcow2_compression compression;
-    unsigned ops;
-};
-
 static struct qcow2_options options_of(const struct variant *v)
 {
     return (struct qcow2_options){.virtual_bytes = v->sectors * SECTOR,
@@ -287,7 +308,7 @@ static void random_ops(struct image *im, const struct variant *v, uint64_t *seed
 
         sectors = MIN(sectors, im->sectors - sector);
         if (op == OP_DISCARD)
-            discard(im, sector, sectors);
+            discard(im, v, sector, sectors);
         else if (op == OP_PACKED)
             write_packed(im, v->cluster_bits, sector);
         else
@@ -409,13 +430,31 @@ static void sizes(void **state)
 
 /* ---- power cuts ---- */
 
+/* Of snapshots, which are not in `enum op`: taken, gone back to, deleted. */
+enum { OP_TAKE = OPS, OP_APPLY, OP_DELETE };
+
 struct done {
-    enum op op;
+    unsigned op;
     uint64_t sector, sectors, stamp;
+    uint64_t *content; /* OP_TAKE, OP_APPLY: of the whole disk */
     unsigned events_before, events_after;
 };
 
-enum { CRASH_OPS = 120, SHIM_BYTES = 3 << 20, CRASH_SECTORS = 1500 };
+/* What the other program says; where it is not installed, nothing. */
+static bool qemu_img_is_content(int fd)
+{
+    char command[96];
+    int status;
+
+    snprintf(command, sizeof command,
+             "qemu-img check -q -U -f qcow2 /proc/%d/fd/%d >&2 2>/dev/null", (int)getpid(), fd);
+    status = system(command);
+    /* 3: leaks; 127: no such program. */
+    return WIFEXITED(status) &&
+           (!WEXITSTATUS(status) || WEXITSTATUS(status) == 3 || WEXITSTATUS(status) == 127);
+}
+
+enum { CRASH_OPS = 120, SHIM_BYTES = 3 << 20, CRASH_SECTORS = 1500, QEMU_CHECKS = 5 };
 
 /* May the sector have that stamp after a cut behind `events` events? */
 static bool is_allowed(const struct done *ops, unsigned count, unsigned events, uint64_t sector,
@@ -425,53 +464,147 @@ static bool is_allowed(const struct done *ops, unsigned count, unsigned events, 
     uint64_t promised = 0;
     bool fine = false;
 
+    /* Each operation on snapshots flushes what was before it. */
     for (unsigned n = 0; n < count; n++)
-        if (ops[n].op == OP_FLUSH && ops[n].events_after <= events)
-            from = n;
+        if ((ops[n].op == OP_FLUSH || ops[n].op >= OPS) && ops[n].events_after <= events)
+            from = n + (ops[n].op == OP_APPLY);
     for (unsigned n = 0; n < count && ops[n].events_before <= events; n++) {
         const struct done *d = &ops[n];
+        uint64_t now = d->content ? d->content[sector] : d->stamp;
 
-        if (d->op == OP_FLUSH || sector < d->sector || sector >= d->sector + d->sectors)
+        if (d->op == OP_FLUSH || d->op == OP_TAKE || d->op == OP_DELETE || sector < d->sector ||
+            sector >= d->sector + d->sectors)
             continue;
         if (n < from)
-            promised = d->stamp;
+            promised = now;
         else
-            fine |= d->stamp == stamp;
+            fine |= now == stamp;
     }
     return fine || promised == stamp;
+}
+
+/* What was taken and not deleted is there. */
+static void check_snapshots(struct disk_layer *l, const struct done *ops, unsigned count,
+                            unsigned events)
+{
+    const struct done *kept = NULL;
+    uint8_t *data = malloc(CRASH_SECTORS * SECTOR);
+    struct error err = {.text = ""};
+
+    for (unsigned n = 0; n < count && ops[n].events_before < events; n++)
+        if (ops[n].op == OP_DELETE)
+            kept = NULL;
+        else if (ops[n].op == OP_TAKE && ops[n].events_after <= events)
+            kept = &ops[n];
+    if (kept && qcow2_snapshot_apply(l, "kept", &err))
+        fail_msg("%s", err.text);
+    if (kept)
+        assert_int_equal(transfer(l, false, 0, data, CRASH_SECTORS), 0);
+    for (uint64_t n = 0; n < CRASH_SECTORS && kept; n++)
+        assert_int_equal(stamp_of(data + n * SECTOR, n), kept->content[n]);
+    free(data);
 }
 
 static void cut(struct shim *s, const struct done *ops, unsigned count, unsigned events,
                 uint64_t seed)
 {
-    uint8_t *image = malloc(s->layer.bytes), *data = malloc(CRASH_SECTORS * SECTOR);
-    struct shim *after = shim_create(s->layer.bytes);
+    uint8_t *data = malloc(CRASH_SECTORS * SECTOR);
+    uint8_t *image = malloc(s->layer.bytes);
+    int fd = memfd_create("cut", 0);
     struct qcow2_check check = {0};
     struct error err = {.text = ""};
+    struct qcow2_info info;
     struct disk_layer *l;
 
     shim_crash(s, events, image, seed);
-    memcpy(after->bytes, image, s->layer.bytes);
-    l = open_layer(&after->layer, true);
+    assert_int_equal(write(fd, image, s->layer.bytes), s->layer.bytes);
+    free(image);
+    l = open_layer(memory_file(fd), true);
+    qcow2_get_info(l, &info);
+    /* In the middle of an operation on snapshots: as the next opening leaves it. */
+    if (info.is_dirty && qcow2_check(l, QCOW2_REPAIR_ALL, &check, &err))
+        fail_msg("%s", err.text);
     assert_int_equal(qcow2_check(l, QCOW2_REPAIR_NONE, &check, &err), 0);
-    if (check.corruptions)
+    if (check.corruptions) {
+        check.tell = print_line;
+        qcow2_check(l, QCOW2_REPAIR_NONE, &check, &err);
         fail_msg("after %u of %u events the image is damaged", events, s->events);
+    }
+    if (events % QEMU_CHECKS == 0 && !qemu_img_is_content(fd))
+        fail_msg("after %u of %u events qemu-img finds damage", events, s->events);
     assert_int_equal(transfer(l, false, 0, data, CRASH_SECTORS), 0);
     for (uint64_t n = 0; n < CRASH_SECTORS; n++)
         if (!is_allowed(ops, count, events, n, stamp_of(data + n * SECTOR, n)))
             fail_msg("after %u of %u events sector %llu has stamp %llu", events, s->events,
                      (unsigned long long)n, (unsigned long long)stamp_of(data + n * SECTOR, n));
+    check_snapshots(l, ops, count, events);
     disk_layer_destroy(l);
+    close(fd);
     free(data);
-    free(image);
+}
+
+/* One operation, at random, and what has to be known of it later. */
+static void crash_op(struct image *im, const struct variant *v, uint64_t *seed, bool *is_taken,
+                     struct done *d)
+{
+    static const unsigned kinds[] = {OP_WRITE, OP_WRITE, OP_WRITE,   OP_WRITE,
+                                     OP_FLUSH, OP_ZERO,  OP_DISCARD, OP_PACKED};
+    uint64_t sector = random_below(seed, CRASH_SECTORS), cluster = BIT(v->cluster_bits) / SECTOR;
+    uint64_t stamp = im->stamp;
+    struct error err = {.text = ""};
+    int ret = 0;
+
+    *d = (struct done){.op = kinds[random_below(seed, ARRAY_SIZE(kinds))],
+                       .sector = sector,
+                       .sectors = random_sectors(seed, 40, CRASH_SECTORS - sector)};
+    if (v->ops && !random_below(seed, 24))
+        d->op = !*is_taken ? OP_TAKE : random_below(seed, 2) ? OP_APPLY : OP_DELETE;
+    switch (d->op) {
+    case OP_DISCARD:
+        discard(im, v, d->sector, d->sectors);
+        whole_clusters(im, v->cluster_bits, &d->sector, &d->sectors);
+        return;
+    case OP_PACKED:
+        write_packed(im, v->cluster_bits, sector);
+        d->sector = align_down(sector, cluster);
+        d->sectors = im->stamp > stamp ? MIN(cluster, CRASH_SECTORS - d->sector) : 0;
+        d->stamp = im->stamp;
+        return;
+    case OP_TAKE:
+    case OP_APPLY:
+        if (d->op == OP_TAKE) {
+            ret = qcow2_snapshot_create(im->l, "kept", &err);
+            im->kept = malloc(CRASH_SECTORS * sizeof *im->kept);
+            memcpy(im->kept, im->model, CRASH_SECTORS * sizeof *im->kept);
+        } else {
+            ret = qcow2_snapshot_apply(im->l, "kept", &err);
+            memcpy(im->model, im->kept, CRASH_SECTORS * sizeof *im->kept);
+        }
+        *is_taken = true;
+        d->content = im->kept;
+        d->sector = 0;
+        d->sectors = CRASH_SECTORS;
+        break;
+    case OP_DELETE:
+        ret = qcow2_snapshot_delete(im->l, "kept", &err);
+        *is_taken = false;
+        break;
+    default:
+        ret = do_op(im, d->op, d->sector, d->sectors);
+        d->stamp = d->op == OP_WRITE ? im->stamp : 0;
+    }
+    if (ret)
+        fail_msg("%d %s", ret, err.text);
 }
 
 static void power_cuts(void **state)
 {
+    /* ops: with snapshots. */
     static const struct variant kinds[] = {
-        {3, 9, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},  {3, 12, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},
+        {3, 9, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},  {3, 12, 16, CRASH_SECTORS, 0, QCOW2_ZSTD, 1},
         {3, 16, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0}, {2, 11, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},
-        {3, 9, 64, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},  {3, 10, 1, CRASH_SECTORS, 0, QCOW2_ZLIB, 0}};
+        {3, 9, 64, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},  {3, 10, 1, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},
+        {3, 14, 8, CRASH_SECTORS, 0, QCOW2_ZLIB, 1},  {3, 10, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 1}};
     const char *rounds = getenv("QCOW2_CUT_ROUNDS");
     unsigned cuts = rounds ? (unsigned)atoi(rounds) : 60;
 
@@ -483,6 +616,7 @@ static void power_cuts(void **state)
         struct image im = {.sectors = CRASH_SECTORS, .stamp = 1};
         uint64_t seed = 31 + k;
         unsigned count = 0;
+        bool is_taken = false;
 
         im.model = calloc(CRASH_SECTORS, sizeof *im.model);
         assert_int_equal(qcow2_create(&s->layer, &o, &err), 0);
@@ -490,21 +624,18 @@ static void power_cuts(void **state)
         im.l = open_layer(&s->layer, false);
         while (count < CRASH_OPS && s->events + 400 < SHIM_EVENTS) {
             struct done *d = &ops[count++];
-            uint64_t sector = random_below(&seed, CRASH_SECTORS);
+            unsigned before = s->events;
 
-            *d = (struct done){.op = random_below(&seed, 6)   ? OP_WRITE
-                                     : random_below(&seed, 2) ? OP_FLUSH
-                                                              : OP_ZERO,
-                               .sector = sector,
-                               .sectors = random_sectors(&seed, 40, CRASH_SECTORS - sector),
-                               .events_before = s->events};
-            assert_int_equal(do_op(&im, d->op, d->sector, d->sectors), 0);
-            d->stamp = d->op == OP_WRITE ? im.stamp : 0;
+            crash_op(&im, &kinds[k], &seed, &is_taken, d);
+            d->events_before = before;
             d->events_after = s->events;
         }
         for (unsigned n = 0; n < cuts; n++)
             cut(s, ops, count, (unsigned)random_below(&seed, s->events + 1), seed);
         disk_layer_destroy(im.l);
+        for (unsigned n = 0; n < count; n++)
+            if (ops[n].op == OP_TAKE)
+                free(ops[n].content);
         free(im.model);
     }
 }

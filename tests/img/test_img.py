@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """vireo img beside qemu-img: each opens what the other makes.
 
-usage: test_img.py interop|errors|chains|ends
+usage: test_img.py interop|errors|chains|repair|sparse|ends
 
   interop  images of all kinds made, converted, checked and compared both ways, with
            snapshots, compressed clusters and what a killed QEMU leaves
   errors   one line and status 1 for what cannot be
   chains   backing files: relative, short, circles, formats that lie
+  repair   spoiled refcounts: what check says, its status, and both programs after -r
+  sparse   holes stay holes, discards give space back, and a terminal has a bar
   ends     a conversion that is interrupted or fails leaves nothing, and a file that
            was there as it was
 
@@ -28,6 +30,7 @@ KINDS = [
     "cluster_size=64K", "cluster_size=64K,compat=0.10", "cluster_size=512", "cluster_size=2M",
     "cluster_size=4K,refcount_bits=1", "cluster_size=8K,refcount_bits=64",
     "cluster_size=64K,lazy_refcounts=on", "cluster_size=64K,compression_type=zstd",
+    "cluster_size=256K", "cluster_size=1M,compression_type=zstd",
 ]
 
 
@@ -221,6 +224,116 @@ def chains():
         img("info", "p.qcow2")
 
 
+def refcounts(image):
+    """Where the first refcount block is."""
+    with open(image, "rb") as source:
+        source.seek(48)
+        source.seek(int.from_bytes(source.read(8), "big"))
+        return int.from_bytes(source.read(8), "big")
+
+
+def spoil(image, cluster, count):
+    with open(image, "r+b") as target:
+        target.seek(refcounts(image) + cluster * 2)
+        target.write(count.to_bytes(2, "big"))
+
+
+def repair():
+    fill("a.raw", 12 << 20, 3)
+    for maker in ("ours", "theirs"):
+        image = maker + ".qcow2"
+        if maker == "ours":
+            img("convert", "-q", "-O", "qcow2", "a.raw", image)
+        else:
+            qemu_img("convert", "-O", "qcow2", "a.raw", image)
+        img("snapshot", "-c", "kept", image)
+        run("qemu-io", "-c", "write -P 9 0 3M", image)
+        qemu_img("convert", "-O", "raw", image, "now.raw")
+        clusters = os.path.getsize(image) >> 16
+        # Leaks alone: status 3, and -r leaks is enough.
+        os.truncate(image, (clusters + 9) << 16)
+        for cluster in range(clusters, clusters + 9):
+            spoil(image, cluster, 1)
+        if "leak" not in img("check", image, status=3):
+            fail("check does not say what a leak is")
+        qemu_img("check", image, status=3)
+        img("check", "-r", "leaks", image)
+        well(image)
+        # Counts that are too small: what is used would be written over.
+        for cluster in range(5, clusters, 3):
+            spoil(image, cluster, 0)
+        img("check", image, status=2)
+        img("check", "-r", "leaks", image, status=2)
+        report = json.loads(img("check", "--json", image, status=2))
+        if report["corruptions"] < clusters // 3 - 3 or report["leaks"]:
+            fail("the report is %s" % report)
+        img("check", "-r", "all", image)
+        well(image)
+        same("now.raw", image)
+        qemu_img("snapshot", "-a", "kept", image)
+        same("a.raw", image)
+        well(image)
+
+
+def used(path):
+    return os.stat(path).st_blocks * 512
+
+
+def bar():
+    """What a terminal shows of a conversion."""
+    import pty  # pylint: disable=import-outside-toplevel
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(VIREO, [VIREO, "img", "convert", "-c", "-m", "1", "-O", "qcow2", "dense.raw", "x.qcow2"])
+    shown = b""
+    while True:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    if os.waitpid(pid, 0)[1]:
+        fail("status of a conversion on a terminal: %r" % shown)
+    return shown
+
+
+def sparse():
+    with open("holes.raw", "wb") as out:
+        out.truncate(1 << 40)
+        for offset in (0, 1 << 33, (1 << 40) - 4096):
+            out.seek(offset)
+            out.write(os.urandom(4096))
+    img("convert", "-q", "-O", "qcow2", "holes.raw", "holes.qcow2")
+    img("convert", "-q", "-O", "raw", "holes.qcow2", "again.raw")
+    for name, most in (("holes.qcow2", 2 << 20), ("again.raw", 1 << 20)):
+        if used(name) > most:
+            fail("%s takes %d bytes" % (name, used(name)))
+    if os.path.getsize("again.raw") != 1 << 40:
+        fail("a raw image is not as long as its source")
+    qemu_img("compare", "-f", "raw", "-F", "qcow2", "again.raw", "holes.qcow2")
+    # Zeroes that are written in the source are holes in the new one, unless -S 0 is given.
+    with open("zeroes.raw", "wb") as out:
+        out.write(bytes(8 << 20))
+    img("convert", "-q", "-O", "raw", "zeroes.raw", "x")
+    img("convert", "-q", "-S", "0", "-O", "raw", "zeroes.raw", "y")
+    if used("x") or used("y") < 8 << 20:
+        fail("zeroes take %d bytes, and with -S 0 %d" % (used("x"), used("y")))
+    # Once on a terminal: the bar moves, and nothing of it is left.
+    with open("dense.raw", "wb") as out:
+        words = [b"%d " % random.Random(5).randrange(1 << 40) for _ in range(1 << 16)]
+        source = random.Random(6)
+        for _ in range(72):
+            out.write(b"".join(source.choice(words) for _ in range(1 << 16))[:1 << 20])
+    shown = bar()
+    if b"converting [" not in shown or shown.count(b"%") < 2 or shown[-1:] != b"\r":
+        fail("a terminal has shown %r" % shown)
+    shown = img("convert", "-c", "-O", "qcow2", "dense.raw", "x.qcow2")
+    if shown:
+        fail("what is no terminal has got %r" % shown)
+
+
 def left():
     return sorted(name for name in os.listdir(".") if name not in ("big.raw", "there"))
 
@@ -262,7 +375,7 @@ def ends():
 
 
 def main():
-    tests = {"interop": interop, "errors": errors, "chains": chains, "ends": ends}
+    tests = {"interop": interop, "errors": errors, "chains": chains, "repair": repair, "sparse": sparse, "ends": ends}
     if len(sys.argv) != 2 or sys.argv[1] not in tests:
         fail(__doc__)
     with tempfile.TemporaryDirectory(prefix="vireo-img-", dir="/var/tmp") as folder:
