@@ -165,7 +165,9 @@ void loop_find(struct tr *t)
     t->streams = 0;
     t->in_streams = false;
     t->loop_saves = false;
-    if (t->is_trial || t->no_loop)
+    /* A jump across two pages to itself would not look at its second page again, and
+     * has no room for the copies. */
+    if (t->is_trial || t->no_loop || t->u->crossing)
         return;
     for (unsigned n = 0; n < MIN(t->u->count, (unsigned)LOOP_MAX_INSNS); n++) {
         ZydisMnemonic m = s->d[n].z.mnemonic;

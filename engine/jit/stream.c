@@ -517,7 +517,9 @@ bool stream_operand(struct tr *t, unsigned size, bool is_write, struct rm *rm)
         if (index == H_NONE) {
             emit_lea(e, T1, rm_mem_index(base, slot.base, 0, (int32_t)i->disp));
             emit_load(e, T0, guest_rm(t, i->index));
-            *rm = rm_mem_index(T1, T0, i->scale, 0);
+            /* An index in T0 would look like an addend, a multiple of a page. */
+            emit_lea(e, T1, rm_mem_index(T1, T0, i->scale, 0));
+            *rm = rm_mem(T1, 0);
         } else {
             emit_lea(e, T1, rm_mem_index(base, index, i->scale, (int32_t)i->disp));
             *rm = rm_mem_index(T1, slot.base, 0, 0);

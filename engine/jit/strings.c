@@ -6,7 +6,7 @@
  */
 #include "engine/jit/translate.h"
 
-enum { CC_NE = 5, CC_A = 7 };
+enum { CC_E = 4, CC_NE = 5, CC_A = 7 };
 /* L0 entries of their own: RSI and RDI move. */
 enum { ID_SOURCE = 0x50, ID_DEST = 0x51 };
 
@@ -84,6 +84,7 @@ static bool emit_run(struct tr *t, bool is_movs, unsigned size)
 {
     unsigned shift = (unsigned)__builtin_ctz(size);
     struct emit *e = &t->e;
+    uint32_t none;
     struct rm rm;
 
     if (t->is_counting)
@@ -91,6 +92,8 @@ static bool emit_run(struct tr *t, bool is_movs, unsigned size)
     only_upwards(t);
     if (!t->is_64)
         only_32_bits(t, is_movs);
+    emit_rm(e, OP_W | 0x85, H_RCX, rm_reg(H_RCX)); /* test */
+    none = emit_jcc(e, CC_E); /* that touches nothing, not even page tables */
     emit_alu_imm(e, OP_W, 7, rm_reg(H_RCX), (int32_t)PAGE_SIZE >> shift);
     slow_if(t, CC_A);
     only_in_page(t, H_RDI, shift);
@@ -119,6 +122,7 @@ static bool emit_run(struct tr *t, bool is_movs, unsigned size)
         if (is_movs)
             emit_rm(e, 0x8b, H_RSI, rm_reg(H_RSI));
     }
+    emit_patch(e, none, e->at);
     return true;
 }
 

@@ -1,0 +1,141 @@
+; Loops that an engine makes something of: accesses that move by the same distance
+; each turn, and are not aligned in some turn after the first; jumps to themselves
+; that lie across two pages; REP of no iterations at a page that nothing was written
+; to yet.
+%define MODE 64
+%include "common.inc"
+
+DATA equ 0x300000
+CROSS equ 0x440000            ; code across pages
+CLEAN equ 0x460000            ; a page of data
+P equ 7                       ; present, writable, user
+ACCESSED equ 0x20
+DIRTY equ 0x40
+%define PTE(page) (PT2 + ((page) - 0x400000) / 4096 * 8)
+
+; every register that could be lent is named, so that R13 to R15 have none
+%macro ALL_NAMED 0
+    lea rbx, [rbx + rdx]
+    lea rbp, [rbp + rsi]
+    lea rdi, [rdi + r8]
+    lea r9, [r9 + r10]
+    lea r11, [r11 + r12]
+%endmacro
+
+main:
+    mov edi, DATA
+    mov ecx, 4096 / 8
+    mov eax, 0x12345678
+    rep stosq
+
+    ; ---- aligned only with the index, or not ----
+%macro INDEXED 1
+    mov qword [resume], %%gone
+    mov [resume_sp], rsp
+    mov eax, DATA
+    xor r13d, r13d
+    xor r14d, r14d
+    mov ecx, 40
+    jmp %%turn                          ; which is where the loop's code starts
+align 16
+%%turn:
+    ALL_NAMED
+%%load:
+    movaps xmm0, [rax + %1]
+    add rax, 16
+    add %1, 8
+    dec ecx
+    jnz %%turn
+    call no_event
+%%gone:
+    CHECK [ev_vec], 13
+    mov rbx, %%load
+    CHECK [ev_rip], rbx
+%endmacro
+    INDEXED r13
+    INDEXED r14
+    ; aligned in sum, though neither is
+    mov eax, DATA + 8
+    mov r13d, 8
+    mov r15d, 50
+.sum:
+    ALL_NAMED
+    movaps xmm1, [rax + r13]
+    add rax, 8
+    add r13, 8
+    dec r15d
+    jnz .sum
+    movq rbx, xmm1
+    CHECK rbx, 0x12345678
+
+    ; ---- a jump to itself across pages: an interrupt ends it ----
+    call cross
+
+    ; ---- REP of nothing leaves no trace ----
+    mov ebp, 40
+.nothing:
+    mov qword [PTE(CLEAN)], CLEAN | P
+    invlpg [CLEAN]
+    mov edi, CLEAN
+    mov esi, DATA
+    xor ecx, ecx
+    call copy
+    CHECK [PTE(CLEAN)], CLEAN | P
+    mov edi, CLEAN
+    xor ecx, ecx
+    call fill
+    CHECK [PTE(CLEAN)], CLEAN | P
+    mov edi, DATA
+    mov esi, CLEAN
+    xor ecx, ecx
+    call copy
+    CHECK [PTE(CLEAN)], CLEAN | P
+    mov edi, CLEAN
+    mov ecx, 3
+    call fill
+    CHECK [PTE(CLEAN)], CLEAN | P | ACCESSED | DIRTY
+    dec ebp
+    jnz .nothing
+    PASS
+
+align 64
+copy:
+    rep movsb
+    ret
+fill:
+    rep stosb
+    ret
+
+; JMP to itself, so many of its bytes in the second page. The APIC's timer comes, and
+; goes on behind it.
+APIC equ 0xfee00000
+%macro TO_ITSELF 1
+    mov r12d, 10
+%%again:
+    mov qword [resume], %%behind
+    mov [resume_sp], rsp
+    mov dword [CROSS + 4096 + %1 - 5], 0xfffffbe9
+    mov byte [CROSS + 4096 + %1 - 1], 0xff
+    mov dword [rdi + 0x380], 20000
+    mov eax, CROSS + 4096 + %1 - 5
+    sti
+    jmp rax
+%%behind:
+    CHECK [ev_vec], 0x50
+    mov rbx, [ev_rip]
+    CHECK rbx, CROSS + 4096 + %1 - 5
+    mov dword [rdi + 0xb0], 0
+    dec r12d
+    jnz %%again
+%endmacro
+cross:
+    mov edi, APIC
+    mov dword [rdi + 0xf0], 0x1ff
+    mov dword [rdi + 0x3e0], 0xb
+    mov dword [rdi + 0x320], 0x50
+    TO_ITSELF 1
+    TO_ITSELF 2
+    TO_ITSELF 3
+    TO_ITSELF 4
+    ret
+ROM_END
