@@ -17,70 +17,28 @@ static void world_destroy(void *self)
     free(w);
 }
 
-static void world_reset(void *self)
-{
-}
-
 static const struct dev_type world_type = {
-    .name = "world", .reset = world_reset, .destroy = world_destroy};
-
-static unsigned route(void *ctx, uint8_t devfn, unsigned pin)
-{
-    return pin;
-}
-
-static void wire(void *ctx, unsigned pirq, bool level)
-{
-    struct irq_line line = harness_line(ctx, pirq);
-
-    irq_set(&line, level);
-}
-
-static void add_memory(struct harness *h, struct ag_world *w)
-{
-    w->ram = ram_block_create(h->vm, "ram", AG_RAM_BYTES, RAM_NORMAL, NULL);
-    w->rom = ram_block_create(h->vm, "rom", 64 * KiB, RAM_ROM, NULL);
-    assert_non_null(w->ram);
-    assert_non_null(w->rom);
-    w->ram_region = (struct region){.name = "ram", .size = AG_RAM_BYTES, .ram = w->ram};
-    w->rom_region = (struct region){
-        .name = "rom", .base = AG_ROM, .size = 64 * KiB, .ram = w->rom, .readonly = true};
-    assert_int_equal(region_add(&h->vm->memory, &w->ram_region), 0);
-    assert_int_equal(region_add(&h->vm->memory, &w->rom_region), 0);
-}
+    .name = "world", .reset = machine_no_reset, .destroy = world_destroy};
 
 void ag_build(struct harness *h)
 {
     static const uint64_t bytes[2] = {AG_DISK_BYTES, AG_CD_BYTES};
-    const struct pci_irq_router router = {route, wire, h};
-    struct irq_message_port port = harness_port(h);
     struct ag_world *old = h->test, *w = calloc(1, sizeof *w);
     struct ahci_config config = {.port = {{ATA_DISK, NULL}, {ATA_CDROM, NULL}, {ATA_CDROM, NULL}}};
     struct error err = {.text = ""};
-    uint64_t seed = 11;
 
     assert_non_null(w);
     h->test = w;
     vm_add_device(h->vm, &world_type, "world", w);
-    add_memory(h, w);
+    machine_add_memory(h, &w->memory, AG_RAM_BYTES, AG_ROM, old ? &old->memory : NULL);
     for (unsigned n = 0; n < 2; n++) {
-        w->shim[n] = shim_create(bytes[n]);
-        for (uint64_t i = 0; i < bytes[n] && !old; i += 8)
-            le64_put(w->shim[n]->bytes + i, harness_random(&seed));
-        if (old) {
-            memcpy(w->shim[n]->bytes, old->shim[n]->bytes, bytes[n]);
-            memcpy(w->shim[n]->fault, old->shim[n]->fault, sizeof old->shim[n]->fault);
-        }
+        w->shim[n] = machine_shim(bytes[n], old ? old->shim[n] : NULL);
         w->disk[n] = disk_create(h->vm, &w->shim[n]->layer, "shim", NULL);
         assert_non_null(w->disk[n]);
         disk_set_serial(w->disk[n], n ? "CD" : "DISK");
         config.port[n].disk = w->disk[n];
     }
-    if (old)
-        memcpy(w->ram->host, old->ram->host, AG_RAM_BYTES);
-    h->dev[DEV_BUS] = pci_bus_create(h->vm, &port, NULL);
-    pci_bus_set_router(h->dev[DEV_BUS], &router);
-    pci_bus_set_ecam(h->dev[DEV_BUS], AG_ECAM, 1 * MiB, true);
+    h->dev[DEV_BUS] = machine_add_bus(h, AG_ECAM, NULL);
     h->dev[DEV_AHCI] = ahci_create(h->vm, h->dev[DEV_BUS], AG_DEVFN, &config, &err);
     if (!h->dev[DEV_AHCI])
         fail_msg("%s", err.text);
@@ -125,7 +83,7 @@ void ag_put(struct harness *h, unsigned port, unsigned offset, uint32_t value)
 uint8_t *ag_ram(struct harness *h, uint64_t address)
 {
     assert_true(address < AG_RAM_BYTES);
-    return ag_world(h)->ram->host + address;
+    return ag_world(h)->memory.ram->host + address;
 }
 
 void ag_start_port(struct harness *h, unsigned port)

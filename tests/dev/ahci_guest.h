@@ -10,8 +10,7 @@
 #define TESTS_DEV_AHCI_GUEST_H
 
 #include "dev/storage/ahci_internal.h"
-#include "tests/dev/disk_shim.h"
-#include "tests/dev/harness.h"
+#include "tests/dev/pci_machine.h"
 
 enum { AG_DISK, AG_CD, AG_EMPTY, AG_NOTHING, AG_PORTS };
 enum { DEV_BUS, DEV_AHCI };
@@ -34,8 +33,7 @@ enum { DEV_BUS, DEV_AHCI };
 struct ag_world {
     struct shim *shim[2];
     struct disk *disk[2];
-    struct ram_block *ram, *rom;
-    struct region ram_region, rom_region;
+    struct machine_memory memory;
 };
 
 struct ag_prd {

@@ -58,41 +58,23 @@ static void world_destroy(void *self)
     free(w);
 }
 
-static void world_reset(void *self)
-{
-}
-
 static const struct dev_type world_type = {
-    .name = "world", .reset = world_reset, .destroy = world_destroy};
+    .name = "world", .reset = machine_no_reset, .destroy = world_destroy};
 
 static unsigned route(void *ctx, uint8_t devfn, unsigned pin)
 {
     return PCI_DEVICE_OF(devfn) - 3;
 }
 
-static void wire_pin(void *ctx, unsigned pirq, bool level)
-{
-    struct irq_line line = harness_line(ctx, pirq);
-
-    irq_set(&line, level);
-}
-
 static void build(struct harness *h, const struct net_host_ops *ops)
 {
-    const struct pci_irq_router router = {route, wire_pin, h};
-    struct irq_message_port port = harness_port(h);
     struct nic_world *old = h->test, *w = calloc(1, sizeof *w);
     struct error err = {.text = ""};
 
     assert_non_null(w);
     h->test = w;
     vm_add_device(h->vm, &world_type, "world", w);
-    w->ram = ram_block_create(h->vm, "ram", NIC_RAM_BYTES, RAM_NORMAL, NULL);
-    assert_non_null(w->ram);
-    w->ram_region = (struct region){.name = "ram", .size = NIC_RAM_BYTES, .ram = w->ram};
-    assert_int_equal(region_add(&h->vm->memory, &w->ram_region), 0);
-    if (old)
-        memcpy(w->ram->host, old->ram->host, NIC_RAM_BYTES);
+    machine_add_memory(h, &w->memory, NIC_RAM_BYTES, 0, old ? &old->memory : NULL);
     for (unsigned n = 0; n < NIC_CARDS; n++) {
         struct nic_wire *wire = calloc(1, sizeof *wire);
 
@@ -103,9 +85,7 @@ static void build(struct harness *h, const struct net_host_ops *ops)
         assert_non_null(wire->net);
         w->wire[n] = wire;
     }
-    h->dev[DEV_BUS] = pci_bus_create(h->vm, &port, NULL);
-    pci_bus_set_router(h->dev[DEV_BUS], &router);
-    pci_bus_set_ecam(h->dev[DEV_BUS], NIC_ECAM, 1 * MiB, true);
+    h->dev[DEV_BUS] = machine_add_bus(h, NIC_ECAM, route);
     for (unsigned n = 0; n < NIC_CARDS; n++) {
         struct e1000_config e1000 = {.name = "e1000", .net = w->wire[n]->net};
         struct virtio_net_config virtio = {.name = "virtio-net", .net = w->wire[n]->net};
@@ -147,7 +127,7 @@ struct nic_world *nic_world(struct harness *h)
 uint8_t *nic_ram(struct harness *h, uint64_t address)
 {
     assert_true(address < NIC_RAM_BYTES);
-    return nic_world(h)->ram->host + address;
+    return nic_world(h)->memory.ram->host + address;
 }
 
 void nic_come(struct harness *h, enum nic_card card, const void *data, uint32_t bytes,

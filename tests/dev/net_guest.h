@@ -10,7 +10,7 @@
 #include "backend/net/packet.h"
 #include "dev/net/e1000_internal.h"
 #include "dev/virtio/virtio_net_internal.h"
-#include "tests/dev/harness.h"
+#include "tests/dev/pci_machine.h"
 
 enum nic_card { NIC_E1000, NIC_VIRTIO, NIC_CARDS };
 
@@ -38,8 +38,7 @@ struct nic_wire {
 };
 
 struct nic_world {
-    struct ram_block *ram, *rom;
-    struct region ram_region, rom_region;
+    struct machine_memory memory;
     struct nic_wire *wire[NIC_CARDS];
 };
 

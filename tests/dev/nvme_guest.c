@@ -16,37 +16,8 @@ static void world_destroy(void *self)
     free(w);
 }
 
-static void world_reset(void *self)
-{
-}
-
 static const struct dev_type world_type = {
-    .name = "world", .reset = world_reset, .destroy = world_destroy};
-
-static unsigned route(void *ctx, uint8_t devfn, unsigned pin)
-{
-    return pin;
-}
-
-static void wire(void *ctx, unsigned pirq, bool level)
-{
-    struct irq_line line = harness_line(ctx, pirq);
-
-    irq_set(&line, level);
-}
-
-static void add_memory(struct harness *h, struct ng_world *w)
-{
-    w->ram = ram_block_create(h->vm, "ram", NG_RAM_BYTES, RAM_NORMAL, NULL);
-    w->rom = ram_block_create(h->vm, "rom", 64 * KiB, RAM_ROM, NULL);
-    assert_non_null(w->ram);
-    assert_non_null(w->rom);
-    w->ram_region = (struct region){.name = "ram", .size = NG_RAM_BYTES, .ram = w->ram};
-    w->rom_region = (struct region){
-        .name = "rom", .base = NG_ROM, .size = 64 * KiB, .ram = w->rom, .readonly = true};
-    assert_int_equal(region_add(&h->vm->memory, &w->ram_region), 0);
-    assert_int_equal(region_add(&h->vm->memory, &w->rom_region), 0);
-}
+    .name = "world", .reset = machine_no_reset, .destroy = world_destroy};
 
 static void config(struct harness *h, unsigned offset, uint32_t value, unsigned size)
 {
@@ -55,33 +26,21 @@ static void config(struct harness *h, unsigned offset, uint32_t value, unsigned 
 
 void ng_build(struct harness *h)
 {
-    const struct pci_irq_router router = {route, wire, h};
-    struct irq_message_port port = harness_port(h);
     struct ng_world *old = h->test, *w = calloc(1, sizeof *w);
     struct nvme_config disk;
     struct error err = {.text = ""};
-    uint64_t seed = 11;
 
     assert_non_null(w);
     if (old)
         *w = *old; /* the driver's part */
     h->test = w;
     vm_add_device(h->vm, &world_type, "world", w);
-    add_memory(h, w);
-    w->shim = shim_create(NG_DISK_BYTES);
-    for (uint64_t i = 0; i < NG_DISK_BYTES && !old; i += 8)
-        le64_put(w->shim->bytes + i, harness_random(&seed));
-    if (old) {
-        memcpy(w->shim->bytes, old->shim->bytes, NG_DISK_BYTES);
-        memcpy(w->shim->fault, old->shim->fault, sizeof old->shim->fault);
-        memcpy(w->ram->host, old->ram->host, NG_RAM_BYTES);
-    }
+    machine_add_memory(h, &w->memory, NG_RAM_BYTES, NG_ROM, old ? &old->memory : NULL);
+    w->shim = machine_shim(NG_DISK_BYTES, old ? old->shim : NULL);
     w->disk = disk_create(h->vm, &w->shim->layer, "shim", NULL);
     assert_non_null(w->disk);
     disk_set_serial(w->disk, "SERIAL");
-    h->dev[DEV_BUS] = pci_bus_create(h->vm, &port, NULL);
-    pci_bus_set_router(h->dev[DEV_BUS], &router);
-    pci_bus_set_ecam(h->dev[DEV_BUS], NG_ECAM, 1 * MiB, true);
+    h->dev[DEV_BUS] = machine_add_bus(h, NG_ECAM, NULL);
     disk.disk = w->disk;
     h->dev[DEV_NVME] = nvme_create(h->vm, h->dev[DEV_BUS], NG_DEVFN, &disk, &err);
     if (!h->dev[DEV_NVME])
@@ -104,7 +63,7 @@ struct ng_world *ng_world(struct harness *h)
 uint8_t *ng_ram(struct harness *h, uint64_t address)
 {
     assert_true(address < NG_RAM_BYTES);
-    return ng_world(h)->ram->host + address;
+    return ng_world(h)->memory.ram->host + address;
 }
 
 /* ---- the driver ---- */

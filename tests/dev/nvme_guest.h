@@ -9,8 +9,7 @@
 #define TESTS_DEV_NVME_GUEST_H
 
 #include "dev/storage/nvme_internal.h"
-#include "tests/dev/disk_shim.h"
-#include "tests/dev/harness.h"
+#include "tests/dev/pci_machine.h"
 
 enum { DEV_BUS, DEV_NVME };
 
@@ -34,8 +33,7 @@ enum { DEV_BUS, DEV_NVME };
 struct ng_world {
     struct shim *shim;
     struct disk *disk;
-    struct ram_block *ram, *rom;
-    struct region ram_region, rom_region;
+    struct machine_memory memory;
     /* The driver: */
     unsigned tail[NVME_QUEUES], head[NVME_QUEUES], size[NVME_QUEUES];
     bool phase[NVME_QUEUES];

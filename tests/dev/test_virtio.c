@@ -541,12 +541,12 @@ static void memory_moves(void **state)
     give(h, VG_BUFFER, 8);
     assert_int_equal(vg_used(h, VG_RNG, 0), 1);
     vm_lock(h->vm);
-    region_enable(&vg_world(h)->ram_region, false);
+    region_enable(&vg_world(h)->memory.ram_region, false);
     vm_unlock(h->vm);
     vg_ring(h, VG_RNG, 0);
     assert_int_equal(vg_get(h, VG_RNG, VG_STATUS, 1), VG_RUNNING | VIRTIO_NEEDS_RESET);
     vm_lock(h->vm);
-    region_enable(&vg_world(h)->ram_region, true);
+    region_enable(&vg_world(h)->memory.ram_region, true);
     vm_unlock(h->vm);
     vg_start(h, VG_RNG, 0, false);
     give(h, VG_BUFFER, 8);

@@ -20,24 +20,8 @@ static void world_destroy(void *self)
     free(w);
 }
 
-static void world_reset(void *self)
-{
-}
-
 static const struct dev_type world_type = {
-    .name = "world", .reset = world_reset, .destroy = world_destroy};
-
-static unsigned route(void *ctx, uint8_t devfn, unsigned pin)
-{
-    return pin;
-}
-
-static void wire(void *ctx, unsigned pirq, bool level)
-{
-    struct irq_line line = harness_line(ctx, pirq);
-
-    irq_set(&line, level);
-}
+    .name = "world", .reset = machine_no_reset, .destroy = world_destroy};
 
 static void chars_write(struct char_backend *b, const uint8_t *data, size_t bytes)
 {
@@ -49,31 +33,11 @@ static void chars_write(struct char_backend *b, const uint8_t *data, size_t byte
 
 static const struct char_ops chars_ops = {.write = chars_write};
 
-static void add_memory(struct harness *h, struct vg_world *w)
-{
-    w->ram = ram_block_create(h->vm, "ram", VG_RAM_BYTES, RAM_NORMAL, NULL);
-    w->rom = ram_block_create(h->vm, "rom", 64 * KiB, RAM_ROM, NULL);
-    assert_non_null(w->ram);
-    assert_non_null(w->rom);
-    w->ram_region = (struct region){.name = "ram", .size = VG_RAM_BYTES, .ram = w->ram};
-    w->rom_region = (struct region){
-        .name = "rom", .base = VG_ROM, .size = 64 * KiB, .ram = w->rom, .readonly = true};
-    assert_int_equal(region_add(&h->vm->memory, &w->ram_region), 0);
-    assert_int_equal(region_add(&h->vm->memory, &w->rom_region), 0);
-}
-
 static void add_disk(struct harness *h, struct vg_world *w, struct vg_world *old)
 {
-    uint64_t seed = 11;
-
-    w->shim = shim_create(VG_DISK_BYTES);
-    for (uint64_t i = 0; i < VG_DISK_BYTES && !old; i += 8)
-        le64_put(w->shim->bytes + i, harness_random(&seed));
-    if (old) {
-        memcpy(w->shim->bytes, old->shim->bytes, VG_DISK_BYTES);
-        memcpy(w->shim->fault, old->shim->fault, sizeof old->shim->fault);
+    w->shim = machine_shim(VG_DISK_BYTES, old ? old->shim : NULL);
+    if (old)
         w->readonly = old->readonly;
-    }
     w->shim->layer.readonly = w->readonly;
     w->disk = disk_create(h->vm, &w->shim->layer, "shim", NULL);
     assert_non_null(w->disk);
@@ -107,26 +71,21 @@ static void add_devices(struct harness *h, struct vg_world *w)
 
 static void build(struct harness *h, bool readonly)
 {
-    const struct pci_irq_router router = {route, wire, h};
-    struct irq_message_port port = harness_port(h);
     struct vg_world *old = h->test, *w = calloc(1, sizeof *w);
 
     assert_non_null(w);
     h->test = w;
     w->readonly = readonly;
     vm_add_device(h->vm, &world_type, "world", w);
-    add_memory(h, w);
+    machine_add_memory(h, &w->memory, VG_RAM_BYTES, VG_ROM, old ? &old->memory : NULL);
     add_disk(h, w, old);
     w->chars = (struct char_backend){.ops = &chars_ops, .vm = h->vm};
     if (old) {
-        h->vm->random_state = old->ram->vm->random_state;
-        memcpy(w->ram->host, old->ram->host, VG_RAM_BYTES);
+        h->vm->random_state = old->memory.ram->vm->random_state;
         memcpy(w->output, old->output, sizeof w->output);
         w->output_bytes = old->output_bytes;
     }
-    h->dev[0] = pci_bus_create(h->vm, &port, NULL);
-    pci_bus_set_router(h->dev[0], &router);
-    pci_bus_set_ecam(h->dev[0], VG_ECAM, 1 * MiB, true);
+    h->dev[0] = machine_add_bus(h, VG_ECAM, NULL);
     add_devices(h, w);
 }
 
@@ -170,7 +129,7 @@ void vg_put(struct harness *h, enum vg_device d, unsigned offset, uint32_t value
 uint8_t *vg_ram(struct harness *h, uint64_t address)
 {
     assert_true(address < VG_RAM_BYTES);
-    return vg_world(h)->ram->host + address;
+    return vg_world(h)->memory.ram->host + address;
 }
 
 uint64_t vg_offered(struct harness *h, enum vg_device d)

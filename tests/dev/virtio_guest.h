@@ -12,8 +12,7 @@
 #include "backend/char/char.h"
 #include "dev/virtio/virtio.h"
 #include "dev/virtio/virtio_balloon.h"
-#include "tests/dev/disk_shim.h"
-#include "tests/dev/harness.h"
+#include "tests/dev/pci_machine.h"
 
 enum vg_device { VG_BLK, VG_RNG, VG_CONSOLE, VG_BALLOON, VG_DEVICES };
 
@@ -65,8 +64,7 @@ enum vg_descriptor { VG_NEXT = 1, VG_WRITE = 2, VG_INDIRECT = 4 };
 struct vg_world {
     struct shim *shim;
     struct disk *disk;
-    struct ram_block *ram, *rom;
-    struct region ram_region, rom_region;
+    struct machine_memory memory;
     struct char_backend chars;
     uint8_t output[4096]; /* of the console: the last bytes, as a ring */
     uint64_t output_bytes;
