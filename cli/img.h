@@ -30,7 +30,7 @@ struct img_args {
     const char *format, *output_format; /* -f, -O */
     const char *options;                /* -o; several are one after another */
     const char *backing, *backing_format;
-    const char *snapshot_create, *snapshot_apply, *snapshot_delete;
+    const char *snapshot_create, *snapshot_apply, *snapshot_delete, *snapshot_view;
     const char *repair, *sparse, *cache;
     bool list, compress, json, quiet, progress, shrink, no_backing_check;
     uint64_t threads;
@@ -91,6 +91,8 @@ struct img_target {
 };
 
 int img_target_open(struct img_target *t, const char *path, struct error *err);
+/* Nobody may be using what it will replace. */
+int img_target_check_unused(const char *path, struct error *err);
 /* A layer on it; NULL with an error. */
 struct disk_layer *img_target_layer(struct img_target *t, struct error *err);
 /* It gets its name; flush: it is on the host's disk before. */
@@ -112,6 +114,14 @@ int img_convert(int argc, char **argv, struct img_job *job, struct error *err);
 int img_resize(int argc, char **argv, struct img_job *job, struct error *err);
 int img_snapshot(int argc, char **argv, struct img_job *job, struct error *err);
 
+/* A backing file that -b, -B or -F names, into the options. */
+int img_take_backing(struct img_options *o, const struct img_args *a, enum disk_format format,
+                     struct error *err);
+/* The backing file that the options name, for an image at `path`: what its format is,
+ * and how long it is where no size is given (UINT64_MAX). *out: the caller's; NULL: it
+ * is only looked at. */
+int img_look_at_backing(struct img_options *o, const char *path, struct disk_layer **out,
+                        struct error *err);
 /* Opens an image as the others do. */
 struct disk_layer *img_open(const char *path, const char *format, bool readonly, bool no_backing,
                             struct error *err);

@@ -32,6 +32,7 @@ static int set(struct img_args *a, int letter, const char *value, struct error *
         a->options = a->joined;
         break;
     case 'b':
+    case 'B':
         a->backing = value;
         break;
     case 'F':
@@ -50,7 +51,10 @@ static int set(struct img_args *a, int letter, const char *value, struct error *
         a->snapshot_delete = value;
         break;
     case 'l':
-        a->list = true;
+        if (value)
+            a->snapshot_view = value;
+        else
+            a->list = true;
         break;
     case 'r':
         a->repair = value;

@@ -5,6 +5,9 @@
  * looks for zeroes, packs clusters where that is asked for, and writes. So
  * reading, packing and writing overlap without a queue between them. Meanwhile the
  * host is told to begin writing to its disk, so that little is left to wait for.
+ *
+ * With a backing file (-B) what is written is what differs from it, by clusters of
+ * the new image: contents are compared, so the backing file may be any.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +27,7 @@ struct converting {
     struct img_options options;
     enum disk_format format;
     struct disk_layer *from, *to;
+    struct disk_layer *base; /* below `to`, which owns it once it is there */
     uint64_t bytes, sparse_bytes, cluster_bytes;
     bool compress, is_zeroed;
     unsigned threads;
@@ -107,6 +111,7 @@ static int write_sparse(struct converting *c, uint64_t offset, const uint8_t *da
 /* What a thread has for itself. */
 struct hands {
     uint8_t *data; /* PIECE_BYTES */
+    uint8_t *base; /* as much of the backing file; NULL: there is none */
     uint8_t *room; /* for a packed cluster */
     struct qcow2_packer *packer;
 };
@@ -149,13 +154,13 @@ static int write_packed(struct converting *c, uint64_t offset, const struct hand
 }
 
 /* Reads what is data; zero: nothing is. */
-static int read_piece(struct converting *c, uint64_t offset, uint8_t *buffer, uint64_t bytes,
-                      bool *zero)
+static int read_piece(struct converting *c, struct disk_layer *from, uint64_t offset,
+                      uint8_t *buffer, uint64_t bytes, bool *zero)
 {
     *zero = true;
     for (uint64_t at = 0, run; at < bytes; at += run) {
         struct disk_span span;
-        int kind = disk_layer_map(c->from, offset + at, bytes - at, &run);
+        int kind = disk_layer_map(from, offset + at, bytes - at, &run);
 
         if (kind < 0)
             return fail(c, kind, "read", offset + at);
@@ -165,21 +170,53 @@ static int read_piece(struct converting *c, uint64_t offset, uint8_t *buffer, ui
         }
         *zero = false;
         span = (struct disk_span){buffer + at, run};
-        kind = c->from->ops->read(c->from, offset + at, &span, 1, run);
+        kind = from->ops->read(from, offset + at, &span, 1, run);
         if (kind)
             return fail(c, kind, "read", offset + at);
     }
     return 0;
 }
 
+/* Whole clusters that differ from the backing file, and no others. */
+static int write_different(struct converting *c, uint64_t offset, const struct hands *h,
+                           uint64_t bytes)
+{
+    uint64_t there = offset < c->base->bytes ? MIN(bytes, c->base->bytes - offset) : 0;
+    bool base_zero;
+    int ret = read_piece(c, c->base, offset, h->base, there, &base_zero);
+
+    memset(h->base + there, 0, bytes - there);
+    for (uint64_t at = 0, n; at < bytes && !ret; at += n) {
+        n = MIN(c->cluster_bytes, bytes - at);
+        if (!memcmp(h->data + at, h->base + at, n))
+            continue;
+        if ((c->sparse_bytes || c->compress) && is_zero(h->data + at, n)) {
+            ret = disk_layer_zero(c->to, offset + at, n);
+            if (ret)
+                fail(c, ret, "write", offset + at);
+        } else if (c->compress) {
+            ret = write_packed(c, offset + at,
+                               &(struct hands){h->data + at, .room = h->room, .packer = h->packer},
+                               n);
+        } else {
+            ret = write_data(c, offset + at, h->data + at, n);
+        }
+    }
+    return ret;
+}
+
 static int convert_piece(struct converting *c, uint64_t offset, const struct hands *h)
 {
     uint64_t bytes = MIN(PIECE_BYTES, c->bytes - offset);
     bool zero;
-    int ret = read_piece(c, offset, h->data, bytes, &zero);
+    int ret = read_piece(c, c->from, offset, h->data, bytes, &zero);
 
     if (ret)
         return ret;
+    if (c->base) {
+        memset(h->data + bytes, 0, PIECE_BYTES - bytes);
+        return write_different(c, offset, h, bytes);
+    }
     if (zero && c->sparse_bytes)
         return c->compress ? 0 : write_zeroes(c, offset, bytes);
     memset(h->data + bytes, 0, PIECE_BYTES - bytes);
@@ -192,7 +229,7 @@ static uint64_t skip_zeroes(struct converting *c, uint64_t offset)
 {
     uint64_t run;
 
-    if (!c->is_zeroed || !c->sparse_bytes ||
+    if (!c->is_zeroed || !c->sparse_bytes || c->base ||
         disk_layer_map(c->from, offset, c->bytes - offset, &run) != DISK_MAP_ZERO)
         return 0;
     return run == c->bytes - offset ? run : align_down(run, PIECE_BYTES);
@@ -207,7 +244,9 @@ static void *convert_main(void *arg)
         h.room = malloc(PIECE_BYTES);
         h.packer = qcow2_packer_create(c->to);
     }
-    if (!h.data || (c->compress && (!h.room || !h.packer)))
+    if (c->base)
+        h.base = aligned_alloc(4096, PIECE_BYTES);
+    if (!h.data || (c->base && !h.base) || (c->compress && (!h.room || !h.packer)))
         fail(c, -ENOMEM, "read", 0);
     while (!atomic_load(&c->result) && !atomic_load(&c->job->cancel)) {
         uint64_t at, zeroes;
@@ -227,6 +266,7 @@ static void *convert_main(void *arg)
     }
     qcow2_packer_destroy(h.packer);
     free(h.data);
+    free(h.base);
     free(h.room);
     return NULL;
 }
@@ -244,6 +284,8 @@ static int run_convert(struct img_job *job, struct error *err)
         return ret;
     if (c->format == DISK_FORMAT_QCOW2)
         c->cluster_bytes = BIT(c->options.qcow2.cluster_bits);
+    if (c->base)
+        qcow2_set_backing(c->to, c->base);
     c->is_zeroed = !c->target.is_device || c->format == DISK_FORMAT_QCOW2;
     atomic_store(&job->total, c->bytes);
     while (started + 1 < c->threads &&
@@ -258,6 +300,7 @@ static int run_convert(struct img_job *job, struct error *err)
     else if (c->format == DISK_FORMAT_QCOW2)
         ret = c->to->ops->flush(c->to); /* its tables; img_target_finish waits for the disk */
     disk_layer_destroy(c->to);
+    c->base = NULL;
     return ret && !err->text[0] ? error_set(err, ret, "cannot write: %s", strerror(-ret)) : ret;
 }
 
@@ -277,10 +320,52 @@ static int parse_ways(struct converting *c, const struct img_args *a, struct err
         return error_set(err, -EINVAL, "img convert: -t is writeback or unsafe");
     if (a->compress && c->format != DISK_FORMAT_QCOW2)
         return error_set(err, -EINVAL, "img convert: -c needs -O qcow2");
+    if (c->options.backing[0] && c->options.prealloc)
+        return error_set(err, -EINVAL,
+                         "img convert: what is as in the backing file cannot be preallocated: "
+                         "leave out one");
     if (a->compress && c->options.prealloc)
         return error_set(err, -EINVAL,
                          "img convert: compressed clusters cannot be preallocated: leave out one");
     return 0;
+}
+
+/* NAME or ID, or snapshot.id=ID, snapshot.name=NAME for one of the two. */
+static int view_snapshot(struct disk_layer *l, const char *which, const char *path,
+                         struct error *err)
+{
+    const char *id = NULL, *name = NULL, *value = strchr(which, '=');
+    struct qcow2_snapshots list;
+    int ret;
+
+    if (!qcow2_is(l))
+        return error_set(err, -EINVAL, "%s is a raw image: only qcow2 ones have snapshots", path);
+    if (!strncmp(which, "snapshot.id=", 12))
+        id = value + 1;
+    else if (!strncmp(which, "snapshot.name=", 14))
+        name = value + 1;
+    else
+        return qcow2_snapshot_view(l, which, err);
+    ret = qcow2_snapshots_read(l, &list, err);
+    if (ret)
+        return ret;
+    ret = -ENOENT;
+    for (uint32_t n = 0; n < list.count && ret == -ENOENT; n++)
+        if (!strcmp(id ? list.item[n].id : list.item[n].name, id ? id : name))
+            ret = qcow2_snapshot_view(l, list.item[n].id, err);
+    if (ret == -ENOENT)
+        error_set(err, ret, "disk %s has no snapshot with that %s: vireo img snapshot -l %s", path,
+                  id ? "id" : "name", path);
+    qcow2_snapshots_free(&list);
+    return ret;
+}
+
+static int open_base(struct converting *c, struct error *err)
+{
+    int ret = img_look_at_backing(&c->options, c->target.path, &c->base, err);
+
+    c->options.qcow2.backing_format = c->options.backing_format;
+    return ret;
 }
 
 static int prepare(struct converting *c, const struct img_args *a, struct error *err)
@@ -291,9 +376,12 @@ static int prepare(struct converting *c, const struct img_args *a, struct error 
         ret = error_set(err, -EINVAL, "img convert: give -O raw or -O qcow2");
     if (!ret)
         ret = img_options_parse(&c->options, a->options, c->format, err);
-    if (!ret && (c->options.backing[0] || c->options.qcow2.virtual_bytes))
+    if (!ret && c->options.qcow2.virtual_bytes)
         ret = error_set(err, -EINVAL,
-                        "img convert makes a whole image: leave out backing_file and size");
+                        "img convert: the new image has the size that the first has: "
+                        "leave out size");
+    if (!ret)
+        ret = img_take_backing(&c->options, a, c->format, err);
     if (!ret)
         ret = parse_ways(c, a, err);
     if (ret)
@@ -301,15 +389,23 @@ static int prepare(struct converting *c, const struct img_args *a, struct error 
     c->from = img_open(a->word[0], a->format, true, false, err);
     if (!c->from)
         return -EINVAL;
+    if (a->snapshot_view) {
+        ret = view_snapshot(c->from, a->snapshot_view, a->word[0], err);
+        if (ret)
+            return ret;
+    }
     c->bytes = c->options.qcow2.virtual_bytes = c->from->bytes;
-    return img_target_open(&c->target, a->word[1], err);
+    ret = img_target_open(&c->target, a->word[1], err);
+    if (!ret && c->options.backing[0])
+        ret = open_base(c, err);
+    return ret;
 }
 
 int img_convert(int argc, char **argv, struct img_job *job, struct error *err)
 {
     struct converting c = {.target.fd = -1, .job = job};
     struct img_args a;
-    int ret = img_args_parse(&a, argc, argv, "f:O:o:cS:m:t:qpW", "convert", err);
+    int ret = img_args_parse(&a, argc, argv, "f:O:o:l:B:b:F:cS:m:t:qpW", "convert", err);
 
     if (ret)
         return ret;
@@ -326,6 +422,7 @@ int img_convert(int argc, char **argv, struct img_job *job, struct error *err)
         ret = img_job_run(job, err);
     }
     disk_layer_destroy(c.from);
+    disk_layer_destroy(c.base); /* nothing has come to it */
     if (!ret && !job->signal)
         ret = img_target_finish(&c.target, !a.cache || strcmp(a.cache, "unsafe"), err);
     else

@@ -123,37 +123,56 @@ static int run_create(struct img_job *job, struct error *err)
     return ret;
 }
 
-/* The backing file gives the size where nobody does, and has to be what is said. */
-static int look_at_backing(struct creating *c, const struct img_args *a, struct error *err)
+int img_look_at_backing(struct img_options *o, const char *image, struct disk_layer **out,
+                        struct error *err)
 {
-    struct img_options *o = &c->options;
     struct disk_layer *backing;
     char path[PATH_MAX];
 
+    img_resolve(image, o->backing, path, sizeof path);
+    backing = img_open(path, o->backing_format[0] ? o->backing_format : NULL, true, false, err);
+    if (!backing)
+        return -EINVAL;
+    /* The target was nobody's before the images below it were opened. */
+    if (img_target_check_unused(image, err)) {
+        disk_layer_destroy(backing);
+        return error_set(err, -ELOOP, "%s would stand on itself: choose another name", image);
+    }
+    if (o->qcow2.virtual_bytes == UINT64_MAX)
+        o->qcow2.virtual_bytes = backing->bytes;
+    /* Said once and for all: what a guest writes into it must not say it later. */
+    if (!o->backing_format[0])
+        snprintf(o->backing_format, sizeof o->backing_format, "%s",
+                 qcow2_is(backing) ? "qcow2" : "raw");
+    if (out)
+        *out = backing;
+    else
+        disk_layer_destroy(backing);
+    return 0;
+}
+
+/* What -b, -F and -o say of it, where it is. */
+int img_take_backing(struct img_options *o, const struct img_args *a, enum disk_format format,
+                     struct error *err)
+{
+    if (a->backing && strlen(a->backing) >= sizeof o->backing)
+        return error_set(err, -ENAMETOOLONG, "the backing file's name is longer than %d bytes",
+                         QCOW2_NAME_BYTES - 1);
+    if (a->backing)
+        snprintf(o->backing, sizeof o->backing, "%s", a->backing);
+    if (a->backing_format)
+        snprintf(o->backing_format, sizeof o->backing_format, "%s", a->backing_format);
     if (!o->backing[0])
         return 0;
-    if (c->format != DISK_FORMAT_QCOW2)
-        return error_set(err, -EINVAL, "only qcow2 images have a backing file: give -f qcow2");
-    o->qcow2.backing = o->backing;
+    if (format != DISK_FORMAT_QCOW2)
+        return error_set(err, -EINVAL,
+                         "only qcow2 images have a backing file: give -f qcow2 to "
+                         "create one, -O qcow2 to convert");
     if (o->backing_format[0] && strcmp(o->backing_format, "raw") &&
         strcmp(o->backing_format, "qcow2"))
         return error_set(err, -EINVAL, "-F %s: the backing file is raw or qcow2",
                          o->backing_format);
-    if (!a->no_backing_check) {
-        img_resolve(c->target.path, o->backing, path, sizeof path);
-        backing = img_open(path, o->backing_format[0] ? o->backing_format : NULL, true, false, err);
-        if (!backing)
-            return -EINVAL;
-        if (o->qcow2.virtual_bytes == UINT64_MAX)
-            o->qcow2.virtual_bytes = backing->bytes;
-        if (!o->backing_format[0])
-            snprintf(o->backing_format, sizeof o->backing_format, "%s",
-                     qcow2_is(backing) ? "qcow2" : "raw");
-        disk_layer_destroy(backing);
-    }
-    /* Said once and for all: what a guest writes into it must not say it later. */
-    if (o->backing_format[0])
-        o->qcow2.backing_format = o->backing_format;
+    o->qcow2.backing = o->backing;
     return 0;
 }
 
@@ -169,18 +188,19 @@ static int prepare_create(struct creating *c, const struct img_args *a, struct e
     ret = img_options_parse(o, a->options, c->format, err);
     if (ret)
         return ret;
-    if (a->backing)
-        snprintf(o->backing, sizeof o->backing, "%s", a->backing);
-    if (a->backing_format)
-        snprintf(o->backing_format, sizeof o->backing_format, "%s", a->backing_format);
+    ret = img_take_backing(o, a, c->format, err);
+    if (ret)
+        return ret;
     if (!o->qcow2.virtual_bytes)
         o->qcow2.virtual_bytes = UINT64_MAX;
     if (a->words == 2 && !cli_parse_size(a->word[1], &o->qcow2.virtual_bytes))
         return error_set(err, -EINVAL, "img create: %.32s is no size: give one such as 8G",
                          a->word[1]);
     ret = img_target_open(&c->target, a->word[0], err);
-    if (!ret)
-        ret = look_at_backing(c, a, err);
+    if (!ret && o->backing[0] && !a->no_backing_check)
+        ret = img_look_at_backing(o, c->target.path, NULL, err);
+    if (o->backing_format[0])
+        o->qcow2.backing_format = o->backing_format;
     if (!ret && o->qcow2.virtual_bytes == UINT64_MAX)
         ret = error_set(err, -EINVAL, "img create: give a size, such as 8G");
     if (!ret && o->qcow2.virtual_bytes > BIT(56))

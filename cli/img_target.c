@@ -27,7 +27,7 @@ static int find_path(struct img_target *t, const char *path, struct error *err)
 }
 
 /* Nobody may be using what it will replace. */
-static int check_unused(const char *path, struct error *err)
+int img_target_check_unused(const char *path, struct error *err)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), ret = 0;
@@ -87,7 +87,7 @@ int img_target_open(struct img_target *t, const char *path, struct error *err)
             return open_device(t, err);
         if (!S_ISREG(st.st_mode))
             return error_set(err, -EINVAL, "%s: give a file or a block device", t->path);
-        ret = check_unused(t->path, err);
+        ret = img_target_check_unused(t->path, err);
         if (ret)
             return ret;
     }

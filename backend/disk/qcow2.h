@@ -110,6 +110,8 @@ int qcow2_snapshot_create(struct disk_layer *l, const char *name, struct error *
 /* By id or name. */
 int qcow2_snapshot_apply(struct disk_layer *l, const char *which, struct error *err);
 int qcow2_snapshot_delete(struct disk_layer *l, const char *which, struct error *err);
+/* An image that is open to read only is as the snapshot from now on. */
+int qcow2_snapshot_view(struct disk_layer *l, const char *which, struct error *err);
 
 /* ---- checking ---- */
 

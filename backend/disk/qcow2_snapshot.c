@@ -505,6 +505,14 @@ static struct qcow2_snapshot *find_with_l1(struct qcow2 *q, struct qcow2_snapsho
     return s;
 }
 
+static int check_size(const struct qcow2 *q, const struct qcow2_snapshot *s, struct error *err)
+{
+    if (s->virtual_bytes <= BIT(56) &&
+        qcow2_l1_needed(q->cluster_bits, s->virtual_bytes) * 8 <= QCOW2_L1_BYTES_MAX)
+        return 0;
+    return error_set(err, -EINVAL, "disk %s: snapshot '%.64s' is damaged", q->name, s->name);
+}
+
 /* The snapshot's L1 becomes the disk's. Lock held. */
 static int switch_l1(struct qcow2 *q, const struct qcow2_snapshot *s, uint64_t *l1)
 {
@@ -553,12 +561,7 @@ int qcow2_snapshot_apply(struct disk_layer *l, const char *which, struct error *
     if (ret)
         return ret;
     s = find_with_l1(q, &list, which, &l1, err);
-    if (s && (s->virtual_bytes > BIT(56) ||
-              qcow2_l1_needed(q->cluster_bits, s->virtual_bytes) * 8 > QCOW2_L1_BYTES_MAX)) {
-        error_set(err, -EINVAL, "disk %s: snapshot '%.64s' is damaged", q->name, which);
-        s = NULL;
-    }
-    if (!s) {
+    if (!s || check_size(q, s, err)) {
         free(l1);
         qcow2_snapshots_free(&list);
         return -EINVAL;
@@ -610,4 +613,35 @@ int qcow2_snapshot_delete(struct disk_layer *l, const char *which, struct error 
     free(gone.extra);
     free(l1);
     return finish(q, &list, ret, "delete", err);
+}
+
+int qcow2_snapshot_view(struct disk_layer *l, const char *which, struct error *err)
+{
+    struct qcow2 *q = qcow2_of(l);
+    struct qcow2_snapshots list;
+    struct qcow2_snapshot *s;
+    uint64_t *l1 = NULL;
+    int ret;
+
+    if (!l->readonly)
+        return error_set(err, -EINVAL, "disk %s is open to write", q->name);
+    ret = qcow2_snapshots_read(l, &list, err);
+    if (ret)
+        return ret;
+    s = find_with_l1(q, &list, which, &l1, err);
+    if (!s || check_size(q, s, err)) {
+        free(l1);
+        ret = -EINVAL;
+    } else {
+        mutex_lock(&q->lock);
+        free(q->l1);
+        q->l1 = l1;
+        /* Fewer than the disk needs: what has no entry cannot be read. */
+        q->header.l1_entries = s->l1_entries;
+        q->header.virtual_bytes = s->virtual_bytes;
+        l->bytes = align_up(s->virtual_bytes, DISK_SECTOR_BYTES);
+        mutex_unlock(&q->lock);
+    }
+    qcow2_snapshots_free(&list);
+    return ret;
 }

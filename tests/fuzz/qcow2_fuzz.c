@@ -99,6 +99,10 @@ static void use_snapshots(struct fuzz *f, struct disk_layer *l)
     char which[8];
 
     snprintf(which, sizeof which, "%llu", (unsigned long long)rng_below(&f->d.from.rng, 4));
+    if (l->readonly) {
+        qcow2_snapshot_view(l, which, &err);
+        return;
+    }
     switch (rng_below(&f->d.from.rng, 4)) {
     case 0:
         if (!qcow2_snapshots_read(l, &list, &err))
@@ -145,7 +149,7 @@ static void use_packed(struct fuzz *f, struct disk_layer *l)
 static void use_all(struct fuzz *f, struct disk_layer *l, unsigned ops)
 {
     for (unsigned n = 0; n < ops; n++) {
-        if (!l->readonly && qcow2_is(l) && rng_one_in(&f->d.from.rng, 12))
+        if (qcow2_is(l) && rng_one_in(&f->d.from.rng, 12))
             use_snapshots(f, l);
         else if (!l->readonly && qcow2_is(l) && rng_one_in(&f->d.from.rng, 8))
             use_packed(f, l);
