@@ -7,7 +7,6 @@ usage: test_net.py linux CPUS MODEL    Linux on a user network: DHCP, a file ove
        test_net.py loopback            traffic within the guest never reaches the card
        test_net.py restrict            nothing gets out, forwarded ports work
        test_net.py tap MODEL           Linux on a tap interface; needs root, else skipped
-       test_net.py boot MODEL FIRMWARE iPXE boots by TFTP; FIRMWARE: bios or uefi
        test_net.py debian BUS MODEL    Debian's disk: HTTP, apt-get update, ssh
        test_net.py options             wrong input, deterministic machines
 """
@@ -301,22 +300,6 @@ def tap(model):
         subprocess.run(["ip", "link", "del", name], capture_output=True, check=False)
 
 
-def boot(model, firmware):
-    if not os.path.exists("/usr/lib/ipxe/qemu/efi-%s.rom" % model):
-        print("skipped: ipxe-qemu is not installed")
-        sys.exit(SKIPPED)
-    with tempfile.TemporaryDirectory() as folder:
-        with open(os.path.join(folder, "boot.ipxe"), "w", encoding="ascii") as f:
-            f.write("#!ipxe\necho script of ${net0/ip} by ${net0/chip} ${net0/mac}\n")
-
-        def talk(machine):
-            machine.expect(r"script of 10\.0\.2\.15 by [-\w]+ 02:00:00:00:00:07", 120)
-
-        run([("firmware", firmware), ("memory", "256M"), ("no-reboot", None),
-             ("net", "user,model=%s,tftp=%s,bootfile=boot.ipxe,mac=02:00:00:00:00:07"
-              % (model, folder))], talk)
-
-
 def archive(folder):
     """A package archive of one small package, unsigned."""
     package = os.path.join(folder, "package")
@@ -408,6 +391,6 @@ def options():
 
 if __name__ == "__main__":
     what, rest = sys.argv[1], sys.argv[2:]
-    {"linux": linux, "loopback": loopback, "restrict": restrict, "tap": tap, "boot": boot,
+    {"linux": linux, "loopback": loopback, "restrict": restrict, "tap": tap,
      "debian": debian, "options": options}[what](*rest)
     print("passed")
