@@ -186,7 +186,8 @@ void nic_start(struct harness *h)
 
 void nic_tx(struct harness *h, uint64_t low, uint64_t high)
 {
-    uint32_t *next = (uint32_t *)nic_ram(h, 0x8000), tail = *next;
+    /* The card may have written there. */
+    uint32_t *next = (uint32_t *)nic_ram(h, 0x8000), tail = *next % NIC_RING;
 
     le64_put(nic_ram(h, NIC_TX_RING + tail * 16), low);
     le64_put(nic_ram(h, NIC_TX_RING + tail * 16 + 8), high);
