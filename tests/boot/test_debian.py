@@ -2,13 +2,13 @@
 """Debian 12 from its disk (scripts/guest-debian.sh) on AHCI: firmware, GRUB,
 its own kernel and initramfs, systemd, to the login prompt on the serial line.
 
-usage: test_debian.py bios|uefi CPUS [copy] [buses]
+usage: test_debian.py bios|uefi CPUS [copy] [nvme|virtio]
 
 The root file system is due for a check, which the guest makes at boot; after a
 clean shutdown the host checks it once more. copy: 256 MiB go from a second disk
 to a file on a third, and the checksums are compared, by the guest after it has
-forgotten the file, and by the host. buses: the root is on NVMe, the third disk on
-virtio.
+forgotten the file, and by the host. nvme, virtio: the root is there, the other two
+disks are on the other two buses, and a folder is shared both ways.
 """
 
 import hashlib
@@ -85,8 +85,11 @@ def expect_output(m, line, pattern, seconds=120):
 # partition and these disks, as Linux calls them. On AHCI by their ports: who is
 # sda is a matter of who answers first.
 PORT = "/dev/disk/by-path/pci-0000:00:1f.2-ata-%d"
-ON_AHCI = ("ahci", "ahci", "ahci", "/dev/sd[a-c]3", PORT % 2, PORT % 3)
-ON_BUSES = ("nvme", "ahci", "virtio", "/dev/nvme0n1p3", "/dev/sda", "/dev/vda")
+DISKS = {
+    "ahci": ("ahci", "ahci", "ahci", "/dev/sd[a-c]3", PORT % 2, PORT % 3),
+    "nvme": ("nvme", "ahci", "virtio", "/dev/nvme0n1p3", "/dev/sda", "/dev/vda"),
+    "virtio": ("virtio", "nvme", "ahci", "/dev/vda3", "/dev/nvme0n1", "/dev/sda"),
+}
 
 
 def copy(m, checksum, source, target):
@@ -100,7 +103,24 @@ def copy(m, checksum, source, target):
     output(m, "umount /mnt && e2fsck -fn " + target, 300)
 
 
-def talk_with(firmware, cpus, checksum, disks):
+def sum_of(path):
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+def use_folder(m, folder):
+    """A file of the host's, which the guest reads, and one of the guest's."""
+    with open(os.path.join(folder, "host's"), "wb") as f:
+        f.write(random.randbytes(8 * SMALL))
+    output(m, "mount -t 9p -o trans=virtio,version=9p2000.L folder /mnt")
+    expect_output(m, "sha256sum \"/mnt/host's\"", sum_of(os.path.join(folder, "host's")))
+    output(m, "mkdir /mnt/new && head -c %d /dev/urandom > /mnt/new/guest" % (8 * SMALL))
+    said = output(m, "sha256sum /mnt/new/guest && umount /mnt")
+    if sum_of(os.path.join(folder, "new", "guest")) not in said:
+        raise Failure("the guest's file is another one to the host")
+
+
+def talk_with(firmware, cpus, checksum, disks, folder):
     def talk(m):
         m.expect(r"Linux version 6\.1\.", PATIENT)
         # The initramfs checks the root before it is mounted.
@@ -119,6 +139,8 @@ def talk_with(firmware, cpus, checksum, disks):
         expect_output(m, "dmesg --level=emerg,alert,crit,err | grep -vi firmware || true", r"^$")
         if checksum:
             copy(m, checksum, *disks[4:])
+        if folder:
+            use_folder(m, folder)
         m.send("poweroff\n")
         m.expect(r"reboot: Power down", PATIENT)
         m.exits(0, 120)
@@ -126,8 +148,8 @@ def talk_with(firmware, cpus, checksum, disks):
     return talk
 
 
-def test(firmware, cpus, wants_copy, disks, folder):
-    image = debian()
+def test(firmware, cpus, wants_copy, bus, folder):
+    image, disks, shared = debian(), DISKS[bus], None
     root = copied(image, folder)
     options = [("memory", "1G"), ("cpus", cpus), ("firmware", firmware),
                ("disk", "%s,bus=%s" % (root, disks[0]))]
@@ -140,23 +162,26 @@ def test(firmware, cpus, wants_copy, disks, folder):
         with open(target, "wb") as f:
             f.truncate(COPY_BYTES + (64 << 20))
         options += [("disk", "%s,bus=%s" % both) for both in zip((source, target), disks[1:3])]
-    dialogue(Machine(options), talk_with(firmware, cpus, checksum, disks))
+    if bus != "ahci":
+        shared = os.path.join(folder, "shared")
+        os.mkdir(shared)
+        options.append(("share", shared + ",tag=folder"))
+    dialogue(Machine(options), talk_with(firmware, cpus, checksum, disks, shared))
     text = tool("e2fsck", "-fn", "%s?offset=%d" % (root, ROOT_OFFSET))
     if "recovering journal" in text or "not cleanly" in text:
         raise Failure("the shutdown was not clean: %s" % text)
     if wants_copy:
         tool("e2fsck", "-fn", target)
         tool("debugfs", "-R", "dump /copy %s/copy" % folder, target)
-        with open(os.path.join(folder, "copy"), "rb") as f:
-            if hashlib.sha256(f.read()).hexdigest() != checksum:
-                raise Failure("the copy is another one to the host")
+        if sum_of(os.path.join(folder, "copy")) != checksum:
+            raise Failure("the copy is another one to the host")
 
 
 # Not /tmp, which may be memory: it is 2 GiB.
 with tempfile.TemporaryDirectory(dir=os.path.join(ROOT, "build")) as directory:
     try:
         test(sys.argv[1], sys.argv[2], "copy" in sys.argv[3:],
-             ON_BUSES if "buses" in sys.argv[3:] else ON_AHCI, directory)
+             ([word for word in sys.argv[3:] if word in DISKS] or ["ahci"])[0], directory)
     except Failure as failure:
         print("FAILED: %s" % failure)
         sys.exit(1)
