@@ -310,10 +310,11 @@ static void spoil(struct fuzz *f, int fd, unsigned cluster_bits)
 
 static void use_file(struct fuzz *f, int fd)
 {
+    struct rng *r = &f->d.from.rng;
     struct error err = {.text = ""};
     struct disk_layer *l =
-        qcow2_open(layer_of(fd, rng_one_in(&f->d.from.rng, 4)), "fuzz",
-                   rng_one_in(&f->d.from.rng, 2) ? DISK_UNSAFE : DISK_WRITEBACK, &err);
+        qcow2_open(layer_of(fd, rng_one_in(r, 4)), "fuzz",
+                   rng_one_in(r, 2) ? DISK_UNSAFE : DISK_WRITEBACK, &err);
 
     if (!l) {
         if (!err.text[0] || strchr(err.text, '\n'))
@@ -321,8 +322,8 @@ static void use_file(struct fuzz *f, int fd)
         return;
     }
     use_all(f, l, 60);
-    if (!l->readonly && rng_one_in(&f->d.from.rng, 4))
-        l->ops->resize(l, rng_below(&f->d.from.rng, 1 << 22) * DISK_SECTOR_BYTES);
+    if (!l->readonly && rng_one_in(r, 4))
+        l->ops->resize(l, rng_below(r, BIT(10 + rng_below(r, 13))) * DISK_SECTOR_BYTES);
     use_all(f, l, 10);
     disk_layer_destroy(l);
 }
