@@ -81,24 +81,16 @@ static inline gva_t linear_rip(const struct x86_vcpu *c)
 /* Where faults of a fetch find their RIP: at the block's start. */
 static const struct x86_insn at_start;
 
-/* CS limit, or canonical: of the bytes [rip, rip + bytes). */
-static inline bool fetch_allowed(const struct x86_vcpu *c, uint64_t bytes)
-{
-    uint64_t rip = c->s.reg[X86_RIP];
-
-    return rip + c->code_bias <= c->code_span && rip + c->code_bias + bytes - 1 <= c->code_span;
-}
-
 /* The block of the one instruction at RIP, or NULL: try again (cache.h). */
 static struct x86_block *find_one(struct x86_vcpu *c)
 {
     struct x86_block *b;
 
     c->cur = &at_start;
-    if (!fetch_allowed(c, 1))
+    if (!interp_fetch_allowed(c, 1))
         x86_raise_gp(c, 0);
     b = cache_find(c, linear_rip(c), c->mode | MODE_SINGLE);
-    if (b && !fetch_allowed(c, b->bytes))
+    if (b && !interp_fetch_allowed(c, b->bytes))
         x86_raise_gp(c, 0);
     return b;
 }
@@ -162,7 +154,7 @@ static void run_blocks(struct x86_vcpu *c)
             if (unlikely(c->s.icount >= c->budget_end))
                 return;
             c->cur = &at_start;
-            if (unlikely(!fetch_allowed(c, 1)))
+            if (unlikely(!interp_fetch_allowed(c, 1)))
                 x86_raise_gp(c, 0);
             b = cache_find(c, lin, c->mode);
             /* Who maps a page after it has changed code there may be seen by the
@@ -181,7 +173,8 @@ static void run_blocks(struct x86_vcpu *c)
             continue;
         }
         vec_registers_leave(c);
-        if (unlikely(b->count > c->budget_end - c->s.icount || !fetch_allowed(c, b->bytes))) {
+        if (unlikely(b->count > c->budget_end - c->s.icount ||
+                     !interp_fetch_allowed(c, b->bytes))) {
             if (c->s.icount < c->budget_end && (b = find_one(c)))
                 run_one(c, b);
             return;

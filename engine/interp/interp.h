@@ -17,6 +17,14 @@ struct interp_stats {
 struct interp_stats *interp_stats(struct x86_vcpu *c);
 struct marks *interp_marks(struct x86_vcpu *c);
 
+/* May the bytes [rip, rip + bytes) be fetched, as far as CS or canonical addresses go? */
+static inline bool interp_fetch_allowed(const struct x86_vcpu *c, uint64_t bytes)
+{
+    uint64_t rip = c->s.reg[X86_RIP];
+
+    return rip + c->code_bias <= c->code_span && rip + c->code_bias + bytes - 1 <= c->code_span;
+}
+
 /* The engine's operations: the JIT uses them too. */
 enum vcpu_exit interp_run(struct x86_vcpu *c, uint64_t budget);
 void interp_code_written(struct x86_vcpu *c, struct ram_block *block, uint64_t offset,

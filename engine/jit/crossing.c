@@ -10,6 +10,7 @@
  */
 #include "engine/jit/crossing.h"
 
+#include "engine/interp/interp.h"
 #include "engine/jit/translate.h"
 
 enum { CC_NE = 5 };
@@ -72,7 +73,8 @@ const uint8_t *jit_crossing(struct x86_vcpu *c, struct jit_link *l)
     next += PAGE_SIZE;
     if ((c->mode & MODE_SIZE) != MODE_64)
         next = (uint32_t)next;
-    if (!l->from->host)
+    /* The interpreter raises what there is to raise. */
+    if (!l->from->host || !interp_fetch_allowed(c, l->from->bytes + x->count))
         return NULL;
     c->cur = &at_start; /* the fetch may fault */
     e = x86_fetch_page(c, next);

@@ -364,6 +364,9 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
 
     if (!jit_allowed(c))
         return not_now(j, b, TRY_ODD);
+    /* Behind the last byte of all is no other. */
+    if (b->second_host && !interp_fetch_allowed(c, b->bytes))
+        return not_now(j, b, TRY_CROSSING);
     key = jit_key(c);
     if (!u || u->key != key) {
         const struct itlb_entry *page, *second = NULL;

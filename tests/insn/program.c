@@ -4,7 +4,8 @@
  * flags that live on and that do not, loops, calls, indirect jumps, the stack,
  * atomic and string instructions, and vector, x87 and other instructions of all
  * forms (block_instruction) between them. Some fault somewhere in the middle;
- * some lie on writable pages and change themselves.
+ * some lie on writable pages and change themselves; some are loops over arrays and
+ * little else.
  *
  * A few registers have a role for the whole program and are written by nothing
  * else: pointers into the test's memory, one small index, two loop counters. A
@@ -925,6 +926,51 @@ static void part_plain(struct program *p)
     kinds[n].make(p);
 }
 
+/* A vector operand that has to be aligned. */
+static void part_aligned(struct program *p)
+{
+    static const struct {
+        uint32_t opcode;
+        uint8_t lead;
+    } forms[] = {
+        {0x280f, 0}, {0x290f, 0}, {0x580f, 0}, {0x6f0f, 0x66}, {0x7f0f, 0x66}, {0xfe0f, 0x66},
+    };
+    struct rm m = memory_rm(p);
+    unsigned form = chance(p, ARRAY_SIZE(forms));
+
+    if (percent(p, 80))
+        m.disp &= ~15;
+    /* Of two bytes: an operand's size changes nothing. */
+    instruction(p, (struct op){p->k->mode == CODE_16 ? 2 : 4, forms[form].opcode, false,
+                               chance(p, 8), false, forms[form].lead}, m, 0, 0);
+}
+
+/* What loops over arrays are made of. */
+static void part_of_loop(struct program *p)
+{
+    switch (chance(p, 8)) {
+    case 0:
+    case 1:
+        part_step(p);
+        break;
+    case 2:
+        part_aligned(p);
+        break;
+    case 3:
+        part_alu(p);
+        break;
+    case 4:
+        part_lea(p);
+        break;
+    case 5:
+        part_plain(p);
+        break;
+    default:
+        part_move(p);
+        break;
+    }
+}
+
 /* ---- the whole ---- */
 
 /* Counter registers count down; DEC and SUB leave SF and OF for JG. */
@@ -962,6 +1008,32 @@ static void loop_begin(struct program *p, unsigned counter)
         byte(p, 0x41);
     byte(p, 0xb8 | (reg & 7));
     number(p, 1 + (percent(p, 20) ? chance(p, 100) : chance(p, 6)), near_bytes(p));
+}
+
+/* Small loops one after the other. */
+static void make_loops(struct program *p)
+{
+    unsigned loops = 1 + chance(p, 2);
+
+    for (unsigned n = 0; n < loops; n++) {
+        unsigned head, parts = 2 + chance(p, 12);
+
+        begin_part(p);
+        loop_begin(p, n);
+        if (percent(p, 50)) { /* code that starts where the loop does */
+            byte(p, 0xeb);
+            byte(p, 0);
+        }
+        head = p->parts;
+        while (parts-- && p->bytes < INSN_CODE_MAX - 160) {
+            begin_part(p);
+            if (percent(p, 4))
+                part_branch(p);
+            else
+                part_of_loop(p);
+        }
+        loop_end(p, n, head);
+    }
 }
 
 static void make_parts(struct program *p)
@@ -1167,7 +1239,10 @@ bool gen_program(const struct insn_forms *f, struct insn_case *k)
     k->writes_code = k->mode != CODE_16 && rng_percent(&r, 15);
     choose_roles(&p);
     set_state(&p);
-    make_parts(&p);
+    if (k->mode == CODE_64 && !k->writes_code && rng_percent(&r, 12))
+        make_loops(&p);
+    else
+        make_parts(&p);
     if (p.bytes > INSN_CODE_MAX || p.parts < 2)
         return false;
     k->code_bytes = p.bytes;
