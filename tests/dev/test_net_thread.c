@@ -156,8 +156,8 @@ struct line {
 
     /* ---- the other end's ---- */
     struct thread thread;
-    unsigned count;  /* of frames that it sends */
-    bool answers;    /* one for each that it got */
+    unsigned count; /* of frames that it sends */
+    bool answers;   /* one for each that it got */
     bool is_wrong;
     unsigned got;
 };
@@ -301,7 +301,8 @@ static void both_ways(void **state)
     unsigned wants = 0, room = 0, seed = 1;
 
     while (wants < FRAMES || room < FRAMES) {
-        unsigned more = MIN(seed >> 3 & 127, FRAMES - wants), places = MIN(seed & 63, FRAMES - room);
+        unsigned more = MIN(seed >> 3 & 127, FRAMES - wants),
+                 places = MIN(seed & 63, FRAMES - room);
 
         seed = seed * 1103515245 + 12345;
         work(c, more, places);
@@ -379,8 +380,9 @@ static void ends_in_the_middle(void **state)
 static void user_network(void **state)
 {
     static const uint8_t ask[42] = {
-        0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x56, 0x49, 0x52, 0, 0, 1, 0x08, 0x06, /* ARP */
-        0, 1, 8, 0, 6, 4, 0, 1, 0x56, 0x49, 0x52, 0, 0, 1, 10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2};
+        0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x56, 0x49, 0x52, 0,    0,    1, 0x08, 0x06, /* ARP */
+        0,    1,    8,    0,    6,    4,    0,    1,    0x56, 0x49, 0x52, 0, 0,    1,
+        10,   0,    2,    15,   0,    0,    0,    0,    0,    0,    10,   0, 2,    2};
     const struct net_user_config config = {0};
     struct card card = {.vm = create_vm()};
     uint64_t end = host_monotonic_ns() + PATIENCE_SECONDS * NS_PER_SEC;
@@ -420,8 +422,8 @@ static void user_network(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(both_ways),          cmocka_unit_test(bells),
-        cmocka_unit_test(paused),             cmocka_unit_test(ends_in_the_middle),
+        cmocka_unit_test(both_ways),    cmocka_unit_test(bells),
+        cmocka_unit_test(paused),       cmocka_unit_test(ends_in_the_middle),
         cmocka_unit_test(user_network),
     };
 
