@@ -203,6 +203,7 @@ static void destroy(struct disk_layer *l)
 static const struct disk_layer_ops qcow2_ops = {
     .name = "qcow2",
     .read = qcow2_read,
+    .read_now = qcow2_read_now,
     .write = qcow2_write,
     .flush = flush,
     .discard = qcow2_discard,

@@ -163,6 +163,13 @@ int qcow2_slice_get(struct qcow2 *q, struct qcow2_cache *c, uint64_t offset,
     return 0;
 }
 
+bool qcow2_slice_is_here(struct qcow2_cache *c, uint64_t offset)
+{
+    const struct qcow2_slice *s = find(c, offset);
+
+    return s && !s->is_loading;
+}
+
 void qcow2_slice_put(struct qcow2_slice *s)
 {
     s->pins--;

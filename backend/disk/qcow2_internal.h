@@ -23,7 +23,7 @@
  * whose count is at least right and whose content is what was meant.
  *
  * Locks. `lock` guards everything in memory and is held for lookups and changes,
- * never while data moves; loading a slice of L2 lets it go. `commit_lock` comes
+ * never while data moves, but for little that is in memory (qcow2_read_now); loading a slice of L2 lets it go. `commit_lock` comes
  * before it and is held by who writes metadata to the file. A guest cluster whose
  * place is being changed is on the list `busy`; who wants to change it waits.
  */
@@ -220,6 +220,8 @@ void qcow2_cache_forget(struct qcow2_cache *c, uint64_t offset, uint64_t bytes);
 /* A slice, pinned; lock held. */
 int qcow2_slice_get(struct qcow2 *q, struct qcow2_cache *c, uint64_t offset,
                     struct qcow2_slice **out);
+/* Is it in memory, so that getting it does not let go of the lock? Lock held. */
+bool qcow2_slice_is_here(struct qcow2_cache *c, uint64_t offset);
 void qcow2_slice_put(struct qcow2_slice *s);
 void qcow2_slice_dirty(struct qcow2_cache *c, struct qcow2_slice *s);
 /* As dirty as it should become before a commit. */
@@ -261,6 +263,8 @@ void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset,
 /* The slice with a guest cluster's entry, pinned; NULL in *out: there is no L2
  * table. May let go of the lock. */
 int qcow2_l2_get(struct qcow2 *q, uint64_t guest, struct qcow2_slice **out, unsigned *index);
+/* Would that answer from memory? */
+bool qcow2_l2_is_here(struct qcow2 *q, uint64_t guest);
 /* The same to write to; makes the table if there is none, or one of our own. */
 int qcow2_l2_own(struct qcow2 *q, uint64_t guest, struct qcow2_slice **out, unsigned *index);
 uint64_t qcow2_l2_entry(const struct qcow2_slice *s, unsigned index);
@@ -276,6 +280,8 @@ void qcow2_busy_remove(struct qcow2 *q, struct qcow2_busy *b);
 
 int qcow2_read(struct disk_layer *l, uint64_t offset, const struct disk_span *spans, unsigned count,
                uint64_t bytes);
+int qcow2_read_now(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
+                   unsigned count, uint64_t bytes);
 int qcow2_write(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
                 unsigned count, uint64_t bytes);
 int qcow2_zero(struct disk_layer *l, uint64_t offset, uint64_t bytes);

@@ -163,6 +163,42 @@ int qcow2_read(struct disk_layer *l, uint64_t offset, const struct disk_span *sp
     return 0;
 }
 
+static int layer_read_now(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
+                          unsigned count, uint64_t bytes)
+{
+    if (!l->ops->read_now || offset > l->bytes || bytes > l->bytes - offset)
+        return -EAGAIN;
+    return l->ops->read_now(l, offset, spans, count, bytes);
+}
+
+/* What is one run in one place. The lock is kept: that is as short as letting it go
+ * and taking it again, which might block; and nobody gives up the cluster. */
+int qcow2_read_now(struct disk_layer *l, uint64_t offset, const struct disk_span *spans,
+                   unsigned count, uint64_t bytes)
+{
+    struct qcow2 *q = qcow2_of(l);
+    struct run run = {0};
+    int ret = -EAGAIN;
+
+    if (!mutex_try_lock(&q->lock))
+        return -EAGAIN;
+    if (qcow2_l2_is_here(q, offset >> q->cluster_bits) && !look(q, offset, bytes, &run) &&
+        run.bytes == bytes) {
+        if (run.kind == QCOW2_KIND_DATA) {
+            ret = q->file->ops->read_now
+                      ? q->file->ops->read_now(q->file, run.offset, spans, count, bytes)
+                      : -EAGAIN;
+        } else if (run.kind == QCOW2_KIND_NONE && l->below) {
+            ret = layer_read_now(l->below, offset, spans, count, bytes);
+        } else if (run.kind != QCOW2_KIND_COMPRESSED) {
+            disk_spans_zero(spans, count, 0, bytes);
+            ret = 0;
+        }
+    }
+    mutex_unlock(&q->lock);
+    return ret;
+}
+
 int qcow2_map(struct disk_layer *l, uint64_t offset, uint64_t bytes, uint64_t *run)
 {
     struct qcow2 *q = qcow2_of(l);

@@ -77,13 +77,17 @@ static int find_table(struct qcow2 *q, uint64_t index, uint64_t *table)
     return 0;
 }
 
+/* Of the slice with a guest cluster's entry. */
+static uint64_t slice_offset(const struct qcow2 *q, uint64_t table, uint64_t guest)
+{
+    return table + align_down(guest & (q->l2_entries - 1), q->l2_slice_entries) * 8;
+}
+
 static int get_slice(struct qcow2 *q, uint64_t table, uint64_t guest, struct qcow2_slice **out,
                      unsigned *index)
 {
-    uint64_t in_table = guest & (q->l2_entries - 1);
-
-    *index = (unsigned)(in_table & (q->l2_slice_entries - 1));
-    return qcow2_slice_get(q, &q->l2, table + (in_table - *index) * 8, out);
+    *index = (unsigned)(guest & (q->l2_slice_entries - 1));
+    return qcow2_slice_get(q, &q->l2, slice_offset(q, table, guest), out);
 }
 
 int qcow2_l2_get(struct qcow2 *q, uint64_t guest, struct qcow2_slice **out, unsigned *index)
@@ -94,6 +98,14 @@ int qcow2_l2_get(struct qcow2 *q, uint64_t guest, struct qcow2_slice **out, unsi
     *out = NULL;
     *index = (unsigned)(guest & (q->l2_slice_entries - 1));
     return ret || !table ? ret : get_slice(q, table, guest, out, index);
+}
+
+bool qcow2_l2_is_here(struct qcow2 *q, uint64_t guest)
+{
+    uint64_t table;
+
+    return !find_table(q, guest / q->l2_entries, &table) &&
+           (!table || qcow2_slice_is_here(&q->l2, slice_offset(q, table, guest)));
 }
 
 /* A table of our own for that entry of L1: empty, or what the shared one has. */

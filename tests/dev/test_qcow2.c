@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -164,6 +165,28 @@ static void image_check(struct image *im, bool leaks_are_fine)
     check_file(memory_file(im->fd), leaks_are_fine);
 }
 
+/* Reads that do not block; how many sectors could be read so. */
+static uint64_t image_verify_now(struct image *im)
+{
+    uint8_t data[16 * SECTOR];
+    uint64_t answered = 0;
+
+    for (uint64_t at = 0, n; at < im->sectors; at += n) {
+        struct disk_span spans[2];
+
+        n = MIN(im->sectors - at, 1 + at % 16);
+        memset(data, 0x5a, sizeof data);
+        spans[0] = (struct disk_span){data, n / 2 * SECTOR};
+        spans[1] = (struct disk_span){data + n / 2 * SECTOR, (n - n / 2) * SECTOR};
+        if (im->l->ops->read_now(im->l, at * SECTOR, spans, 2, n * SECTOR))
+            continue;
+        for (uint64_t i = 0; i < n; i++)
+            assert_int_equal(stamp_of(data + i * SECTOR, at + i), im->model[at + i]);
+        answered += n;
+    }
+    return answered;
+}
+
 static void image_verify(struct image *im)
 {
     static uint8_t data[SPAN_SECTORS * SECTOR] __attribute__((aligned(4096)));
@@ -177,6 +200,7 @@ static void image_verify(struct image *im)
                          (unsigned long long)stamp_of(data + i * SECTOR, at + i),
                          (unsigned long long)im->model[at + i]);
     }
+    image_verify_now(im);
 }
 
 static void image_close(struct image *im)
@@ -925,6 +949,35 @@ static void wrong_tables(void **state)
     }
 }
 
+/* What is in memory is read without blocking: zeroes always, data where the host has
+ * such reads for memory files; what is not, and what is packed, is not. */
+static void reads_now(void **state)
+{
+    const struct variant v = {3, 16, 16, 4096, 0, QCOW2_ZLIB, 0};
+    struct qcow2_options o = options_of(&v);
+    uint8_t data[4 * SECTOR];
+    struct disk_span span = {data, sizeof data};
+    bool host_can;
+    struct image im;
+
+    (void)state;
+    image_create(&im, &o, 0);
+    host_can = preadv2(im.fd, &(struct iovec){data, SECTOR}, 1, 0, RWF_NOWAIT) == SECTOR;
+    assert_int_equal(image_verify_now(&im), im.sectors); /* no table yet */
+    assert_int_equal(do_op(&im, OP_WRITE, 0, 256), 0);   /* two clusters */
+    assert_true(image_verify_now(&im) >= im.sectors - (host_can ? 0 : 256 + 32));
+    write_packed(&im, v.cluster_bits, 1024);
+    assert_int_equal(im.l->ops->read_now(im.l, 1024 * SECTOR, &span, 1, sizeof data), -EAGAIN);
+    assert_int_equal(im.l->ops->flush(im.l), 0);
+    image_close(&im);
+
+    image_open(&im);
+    assert_int_equal(image_verify_now(&im), 0); /* a table that is not in memory yet */
+    assert_int_equal(transfer(im.l, false, 2048, data, 4), 0);
+    assert_true(image_verify_now(&im) >= im.sectors - 128 - 32 - (host_can ? 0 : 256 + 32));
+    image_destroy(&im);
+}
+
 /* An argument: that test alone. */
 int main(int argc, char **argv)
 {
@@ -932,6 +985,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(model),      cmocka_unit_test(snapshots), cmocka_unit_test(sizes),
         cmocka_unit_test(power_cuts), cmocka_unit_test(faults),    cmocka_unit_test(threads),
         cmocka_unit_test(repairs),    cmocka_unit_test(lies),      cmocka_unit_test(wrong_tables),
+        cmocka_unit_test(reads_now),
     };
 
     if (argc > 1)

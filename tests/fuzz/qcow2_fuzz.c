@@ -70,7 +70,9 @@ static void use(struct fuzz *f, struct disk_layer *l)
     switch (rng_below(r, l->readonly ? 3 : 8)) {
     case 0:
     case 1:
-        l->ops->read(l, sector * DISK_SECTOR_BYTES, &span, 1, bytes);
+        /* As a disk asks: first whether it is in memory. */
+        if (!l->ops->read_now || l->ops->read_now(l, sector * DISK_SECTOR_BYTES, &span, 1, bytes))
+            l->ops->read(l, sector * DISK_SECTOR_BYTES, &span, 1, bytes);
         break;
     case 2:
         disk_layer_map(l, sector * DISK_SECTOR_BYTES, bytes, &run);
