@@ -3,7 +3,7 @@
 # layers for scripts/make-initramfs.sh under build/guests/layers. Nothing is
 # installed.
 #
-# usage: scripts/guest-programs.sh [selftests] [stress-ng] [userland] [bench]
+# usage: scripts/guest-programs.sh [selftests] [stress-ng] [userland] [bench] [fio]
 #        (nothing named: selftests and stress-ng, which `make check` wants)
 #
 #   selftests   the x86 selftests of Debian's linux-source-6.1, with the
@@ -13,6 +13,7 @@
 #               compressors
 #   bench       what the benchmark runs in the guest: Debian's gcc, Python,
 #               SQLite, OpenSSL and xz
+#   fio         Debian's fio and the libraries it is linked with
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -26,6 +27,8 @@ mkdir -p "$layers" || fail "cannot make $layers"
 add_libraries_of() {
     local root=$1 program=$2 layer=$3 loader=/lib64/ld-linux-x86-64.so.2 library
     local path=$root/lib/x86_64-linux-gnu:$root/usr/lib/x86_64-linux-gnu
+    # Where librados, which Debian's fio is linked with, has a library of its own.
+    path+=:$root/usr/lib/x86_64-linux-gnu/ceph
     for library in $loader $("$root$loader" --library-path "$path" --list "$root$program" |
         sed -n "s|.* => $root\(/[^ ]*\) .*|\1|p"); do
         mkdir -p "$layer${library%/*}" && cp -L "$root$library" "$layer$library" || return 1
@@ -114,6 +117,17 @@ bench() {
     mv "$layer.new" "$layer" || fail "cannot make $layer"
 }
 
+fio() {
+    local layer=$layers/fio root=$guests/unpacked/fio
+    [ -e "$layer" ] && return
+    download_with_dependencies "$root" fio || fail "cannot download fio: check the network"
+    rm -rf "$layer.new"
+    mkdir -p "$layer.new/usr/bin" && cp "$root/usr/bin/fio" "$layer.new/usr/bin/" &&
+        add_libraries_of "$root" /usr/bin/fio "$layer.new" &&
+        mv "$layer.new" "$layer" || fail "cannot make $layer"
+    rm -rf "$root"
+}
+
 [ $# -eq 0 ] && set -- selftests stress-ng
 for program in "$@"; do
     case $program in
@@ -121,6 +135,7 @@ for program in "$@"; do
     stress-ng) stress_ng ;;
     userland) userland ;;
     bench) bench ;;
+    fio) fio ;;
     *) fail "unknown program '$program'" ;;
     esac
 done

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 
+import fio
 from common import GUESTS, HERE, ROOT, WORK, Samples, fail, number, say, tool
 from machines import Clock, stop
 from rows import Row
@@ -43,18 +44,9 @@ def fio_command(name):
     """fio's words, for a row's name."""
     _, direction, *depth = name.split("-")
     size, depth = ("4k", depth[0]) if depth else ("1M", "4")
-    return ("fio --name=x --filename=$(readlink -f %s) --direct=1 --ioengine=libaio --rw=%s --bs=%s"
+    return ("fio --name=%s --filename=$(readlink -f %s) --direct=1 --ioengine=libaio --rw=%s --bs=%s"
             " --iodepth=%s --time_based --ramp_time=1 --runtime=%d --randseed=5 --output-format=terse"
-            " --terse-version=3" % (SCRATCH_IN_GUEST, direction, size, depth, FIO_SECONDS))
-
-
-def fio_us(text, name):
-    """Microseconds for each request: of the terse line, 7 and 48 are KiB a second."""
-    found = re.search(r"(?m)^3;fio-.*$", text)
-    if not found:
-        return None
-    rate = float(found[0].split(";")[47 if "write" in name else 6])
-    return (4 if "rand" in name else 1024) / rate * 1e6 if rate else None
+            " --terse-version=3" % (name[4:], SCRATCH_IN_GUEST, direction, size, depth, FIO_SECONDS))
 
 
 class Guest:
@@ -203,7 +195,7 @@ class Debian:
     @staticmethod
     def fio(guest, row):
         text, ran = guest.run(fio_command(row))
-        us = fio_us(text, row)
+        us = fio.microseconds(text).get(row[4:])
         return us and us * ran
 
     @staticmethod
