@@ -36,8 +36,9 @@
 #define CHECK_BYTES 20
 /* From a check's first byte to its access, at most: flags may be made between. */
 #define CHECK_REACH 128
-/* LEA and the store of the argument, behind which the call of jit_miss is. */
-#define BEFORE_CALL (8 + 11)
+/* LEA, a test of alignment and the store of the argument, behind which the call of
+ * jit_miss is. */
+#define BEFORE_CALL (8 + 2 + 6 + 11)
 
 static __thread struct x86_vcpu *jit_running;
 

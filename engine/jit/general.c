@@ -583,7 +583,9 @@ static bool emit_cmpxchg_wide(struct tr *t, unsigned size)
 
     if (!mem_possible(t))
         return false;
+    t->align = size == 16 ? 15 : 0;
     rm = mem_operand(t, size, true);
+    t->align = 0;
     mem_to_t1(t, &rm);
     if (size == 16) { /* #GP unless aligned */
         flags_clobber(t);

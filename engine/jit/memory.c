@@ -157,6 +157,7 @@ static struct jit_stub *miss_stub(struct tr *t, unsigned kind, uint32_t jump, un
     s->size = (uint8_t)size;
     s->is_write = is_write;
     s->slot = (uint8_t)slot;
+    s->align = t->align;
     t->j->stats.lookups++;
     return s;
 }
@@ -190,14 +191,17 @@ static struct rm check(struct tr *t, unsigned base, int32_t disp, unsigned size,
 void emit_group_stub(struct tr *t, const struct jit_stub *s)
 {
     struct emit *e = &t->e;
-    uint32_t over, back, fails, again;
+    uint32_t over, back, fails, again, misaligned;
 
     if (s->spilled)
         emit_load(e, T1, JIT_RM(saved_t1));
     emit_lea(e, T0, rm_mem(s->base, s->disp));
+    misaligned = emit_misaligned(t, s);
     emit_miss_call(t, s);
     over = emit_jmp(e);
     fails = e->at; /* 13 bytes behind the call */
+    if (misaligned)
+        emit_patch(e, misaligned, fails);
     emit_flags_to_cc(t, s->flags, s->recipe);
     emit_slow_call(t, s->k, SLOW_GROUP);
     emit_patch(e, over, e->at);

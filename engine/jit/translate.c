@@ -212,6 +212,15 @@ void emit_miss_call(struct tr *t, const struct jit_stub *s)
     emit32(&t->e, reference(t, original(t, s->k)));
 }
 
+uint32_t emit_misaligned(struct tr *t, const struct jit_stub *s)
+{
+    if (!s->align)
+        return 0;
+    emit8(&t->e, 0xa8); /* test al, .. */
+    emit8(&t->e, s->align);
+    return emit_jcc(&t->e, 5);
+}
+
 static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
 {
     struct emit *e = &t->e;
@@ -235,7 +244,7 @@ static void emit_slow_stub(struct tr *t, const struct jit_stub *s)
 static void emit_miss_stub(struct tr *t, const struct jit_stub *s)
 {
     struct emit *e = &t->e;
-    uint32_t back;
+    uint32_t back, misaligned;
 
     t->k = s->k;
     if (s->ea_again)
@@ -243,6 +252,7 @@ static void emit_miss_stub(struct tr *t, const struct jit_stub *s)
     else if (s->spilled)
         emit_load(e, T1, JIT_RM(saved_t1));
     emit_lea(e, T0, rm_mem(s->base, s->disp));
+    misaligned = emit_misaligned(t, s);
     emit_miss_call(t, s);
     back = emit_jmp(e);
     emit_patch(e, back, s->retry);
@@ -250,6 +260,8 @@ static void emit_miss_stub(struct tr *t, const struct jit_stub *s)
         back = emit_jmp(e);
         emit_patch(e, back, s->done);
     }
+    if (misaligned)
+        emit_patch(e, misaligned, e->at);
     emit_slow_stub(t, s);
 }
 

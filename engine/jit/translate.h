@@ -64,6 +64,7 @@ struct jit_stub {
     bool ea_again; /* ..or can be computed again */
     uint8_t way;   /* enum way */
     uint8_t size, is_write, slot, class;
+    uint8_t align;    /* STUB_MISS, STUB_GROUP: as struct tr's */
     uint8_t base;     /* STUB_MISS: linear address = base + disp */
     int32_t disp;
     uint32_t retry;
@@ -172,6 +173,7 @@ struct tr {
     bool ea_again; /* the check computes the operand's address, once for itself */
     bool is_alone; /* the access in hand may not happen: no group begins with it */
     bool is_run;   /* the access in hand may be of more bytes than it says */
+    uint8_t align; /* the access in hand faults if its address has one of these bits */
     unsigned unlikes;
     bool is_changing; /* it has lines that change, or soon comes to some */
     bool failed; /* too many stubs */
@@ -297,6 +299,9 @@ void slow_if(struct tr *t, unsigned condition);
 struct jit_stub *new_stub(struct tr *t, unsigned kind, uint32_t jump);
 /* Stubs: translate.c. */
 void emit_miss_call(struct tr *t, const struct jit_stub *s);
+/* The address in T0 is one for the handler to complain of, before anybody looks at
+ * page tables, whose bits would tell: goes to where the rel32 is patched to; 0: no. */
+uint32_t emit_misaligned(struct tr *t, const struct jit_stub *s);
 void emit_slow_call(struct tr *t, unsigned k, enum slow_reason why);
 /* One more, for --stats. Uses T0, no flags. */
 void emit_count(struct tr *t, struct rm counter);

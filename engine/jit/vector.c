@@ -261,6 +261,24 @@ static bool is_by_element(ZydisMnemonic m)
     }
 }
 
+/* What a broadcast fills, as far as it matters: of more, the first 16 may be asked. */
+static unsigned broadcast_lanes(const struct x86_decode *d)
+{
+    switch (d->z.avx.broadcast.mode) {
+    case ZYDIS_BROADCAST_MODE_1_TO_2:
+        return 2;
+    case ZYDIS_BROADCAST_MODE_1_TO_4:
+    case ZYDIS_BROADCAST_MODE_2_TO_4:
+        return 4;
+    case ZYDIS_BROADCAST_MODE_1_TO_8:
+    case ZYDIS_BROADCAST_MODE_2_TO_8:
+    case ZYDIS_BROADCAST_MODE_4_TO_8:
+        return 8;
+    default:
+        return 16;
+    }
+}
+
 /*
  * Memory under a mask. The host may do it if all of the operand could be
  * accessed, except that an empty mask touches nothing, not even page tables:
@@ -282,7 +300,7 @@ static void check_mask(struct tr *t, const struct vector_form *f)
         emit8(e, 0xc0 | (f->vvvv & 7));
         emit_rm(e, 0x85, T0, rm_reg(T0));
     } else { /* KMOVW, KMOVD or KMOVQ: the mask's own width, all elements or one */
-        unsigned lanes = d->z.avx.broadcast.mode ? 16 : f->mem->element_count;
+        unsigned lanes = d->z.avx.broadcast.mode ? broadcast_lanes(d) : f->mem->element_count;
         emit8(e, 0xc4);
         emit8(e, 0xe1);
         emit8(e, lanes > 32 ? 0xfb : lanes > 16 ? 0x7b : 0x78);
@@ -327,7 +345,9 @@ static bool emit_form(struct tr *t, const struct vector_form *f)
         if (i->aux2)
             flags_clobber(t);
         t->is_alone = is_under_mask;
+        t->align = i->aux2;
         rm = mem_operand(t, i->size, writes(f->mem));
+        t->align = 0;
         t->is_alone = false;
         if (i->aux2)
             check_aligned(t, &rm, i->aux2);

@@ -1,7 +1,7 @@
 ; Loops that an engine makes something of: accesses that move by the same distance
 ; each turn, and are not aligned in some turn after the first; jumps to themselves
-; that lie across two pages; REP of no iterations at a page that nothing was written
-; to yet.
+; that lie across two pages; REP of no iterations, and operands that have to be
+; aligned and are not, at a page that was not accessed yet.
 %define MODE 64
 %include "common.inc"
 
@@ -96,6 +96,26 @@ align 16
     CHECK [PTE(CLEAN)], CLEAN | P | ACCESSED | DIRTY
     dec ebp
     jnz .nothing
+
+    ; ---- nor does what is not aligned ----
+%macro MISALIGNED 1+
+    mov ebp, 40
+%%again:
+    mov qword [PTE(CLEAN)], CLEAN | P
+    invlpg [CLEAN]
+    mov ebx, CLEAN + 8
+    mov r13d, 8
+    FAULT 13, 0, %1
+    CHECK [PTE(CLEAN)], CLEAN | P
+    dec ebp
+    jnz %%again
+%endmacro
+    MISALIGNED movaps xmm0, [rbx]
+    MISALIGNED movaps [rbx], xmm0
+    MISALIGNED movaps [rbx + r13 * 2], xmm0
+    MISALIGNED paddd xmm0, [CLEAN + 8]
+    MISALIGNED lock cmpxchg16b [rbx]
+    MISALIGNED cmpxchg16b [rbx + r13 * 8]
     PASS
 
 align 64
