@@ -13,7 +13,7 @@ run_packages=(busybox-static cpio gzip xz-utils ca-certificates seabios ipxe-qem
 grub_packages=(grub-common grub-pc-bin grub-efi-amd64-bin mtools)
 check_packages=(libcmocka-dev nasm qemu-system-x86 qemu-utils gcc-multilib make ovmf xorriso
     "${grub_packages[@]}" openssh-client iproute2)
-debian_packages=(mmdebstrap e2fsprogs fdisk "${grub_packages[@]}")
+debian_packages=(mmdebstrap mount e2fsprogs fdisk "${grub_packages[@]}")
 bench_packages=(bochs bochsbios vgabios isolinux syslinux-common)
 
 fail() {
