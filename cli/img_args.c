@@ -207,7 +207,7 @@ static bool set_option(struct img_options *o, const char *key, const char *value
         if (!strcmp(key, "lazy_refcounts"))
             return parse_flag(value, &q->lazy_refcounts);
         if (!strcmp(key, "extended_l2"))
-            return !strcmp(value, "off");
+            return parse_flag(value, &q->extended_l2);
         if (!strcmp(key, "refcount_bits")) {
             if (!cli_parse_number(value, &number) || number > 64)
                 return false;
@@ -262,8 +262,8 @@ int img_options_parse(struct img_options *o, const char *text, enum disk_format 
             return error_set(err, -EINVAL,
                              format == DISK_FORMAT_QCOW2
                                  ? "-o %.40s: there are cluster_size, compat, refcount_bits, "
-                                   "lazy_refcounts, compression_type, preallocation, backing_file "
-                                   "and backing_fmt"
+                                   "lazy_refcounts, extended_l2, compression_type, "
+                                   "preallocation, backing_file and backing_fmt"
                                  : "-o %.40s: raw images have preallocation only",
                              item);
         }

@@ -98,10 +98,10 @@ static void print_json(const char *path, struct disk_layer *l, uint64_t actual,
         }
         printf("    \"format-specific\": {\"type\": \"qcow2\", \"data\": {\"compat\": \"%s\", "
                "\"compression-type\": \"%s\", \"lazy-refcounts\": %s, \"refcount-bits\": %u, "
-               "\"corrupt\": %s, \"extended-l2\": false}},\n",
+               "\"corrupt\": %s, \"extended-l2\": %s}},\n",
                info.version >= 3 ? "1.1" : "0.10", info.compression == QCOW2_ZSTD ? "zstd" : "zlib",
                info.lazy_refcounts ? "true" : "false", info.refcount_bits,
-               info.is_corrupt ? "true" : "false");
+               info.is_corrupt ? "true" : "false", info.extended_l2 ? "true" : "false");
         printf("    \"dirty-flag\": %s,\n", info.is_dirty ? "true" : "false");
     } else {
         printf("    \"dirty-flag\": false,\n");
@@ -128,6 +128,9 @@ static void print_qcow2(const char *path, struct disk_layer *l)
     printf("version: %u (compat %s), refcounts of %u bits%s, compression %s\n", info.version,
            info.version >= 3 ? "1.1" : "0.10", info.refcount_bits,
            info.lazy_refcounts ? " (lazy)" : "", info.compression == QCOW2_ZSTD ? "zstd" : "zlib");
+    if (info.extended_l2)
+        printf("extended L2 entries: subclusters of %s\n",
+               img_size_text((1ull << info.cluster_bits) / 32, text, sizeof text));
     if (info.is_dirty)
         printf("it was not closed: its refcounts are repaired when it is next written to\n");
     if (info.is_corrupt)

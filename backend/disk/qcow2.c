@@ -129,7 +129,8 @@ fail:
 static int resize(struct disk_layer *l, uint64_t bytes)
 {
     struct qcow2 *q = qcow2_of(l);
-    uint64_t needed = qcow2_l1_needed(q->cluster_bits, bytes), was = q->header.virtual_bytes;
+    uint64_t needed = qcow2_l1_needed(q->cluster_bits, q->unit_shift, bytes),
+             was = q->header.virtual_bytes;
     int ret = 0;
 
     if (bytes > BIT(56) || needed * 8 > QCOW2_L1_BYTES_MAX)
@@ -253,10 +254,14 @@ static void set_geometry(struct qcow2 *q)
     q->cluster_bits = h->cluster_bits;
     q->cluster_bytes = BIT(h->cluster_bits);
     q->refcount_order = h->refcount_order;
-    q->l2_entries = (unsigned)(q->cluster_bytes / 8);
+    q->unit_shift = h->incompatible & QCOW2_EXTENDED_L2 ? QCOW2_UNIT_SHIFT : 0;
+    q->unit_bits = h->cluster_bits - q->unit_shift;
+    q->unit_mask = (1u << q->unit_shift) - 1;
+    q->entry_shift = q->unit_shift ? 4 : 3;
+    q->l2_entries = (unsigned)(q->cluster_bytes >> q->entry_shift);
     q->block_entries = q->cluster_bytes * 8 >> h->refcount_order;
     slice = (unsigned)MIN(q->cluster_bytes, QCOW2_SLICE_BYTES_MAX);
-    q->l2_slice_entries = slice / 8;
+    q->l2_slice_entries = slice >> q->entry_shift;
     q->can_grow = q->file->ops->resize != NULL;
     q->cluster_limit = (q->can_grow ? BIT(56) : q->file->bytes) >> q->cluster_bits;
     q->fresh_from = qcow2_clusters_of(q, q->file->bytes);
@@ -371,6 +376,7 @@ void qcow2_get_info(const struct disk_layer *l, struct qcow2_info *info)
         .refcount_bits = 1u << h->refcount_order,
         .virtual_bytes = h->virtual_bytes,
         .snapshots = h->snapshots,
+        .extended_l2 = h->incompatible & QCOW2_EXTENDED_L2,
         .lazy_refcounts = h->compatible & QCOW2_LAZY_REFCOUNTS,
         .is_dirty = h->incompatible & QCOW2_DIRTY,
         .is_corrupt = h->incompatible & QCOW2_CORRUPT,

@@ -3,9 +3,9 @@
  *
  * The format: "Qcow2 Image File Format" of the QEMU project's interoperability
  * documentation; sections cited here are of it. docs/STORAGE.md says how it is
- * used. Versions 2 and 3; not here: encryption, external data files, extended L2
- * entries (each refused in one line), persistent bitmaps (cleared by the
- * autoclear bit, as the format provides, when an image is written).
+ * used. Versions 2 and 3; not here: encryption, external data files (each refused
+ * in one line), persistent bitmaps (cleared by the autoclear bit, as the format
+ * provides, when an image is written).
  *
  * Threading: the layer's functions from any thread, as layer.h says; everything
  * else while no request is under way.
@@ -41,7 +41,7 @@ struct qcow2_info {
     unsigned version, cluster_bits, refcount_bits;
     uint64_t virtual_bytes; /* as the image says, which need not be whole sectors */
     uint32_t snapshots;
-    bool lazy_refcounts, is_dirty, is_corrupt;
+    bool lazy_refcounts, extended_l2, is_dirty, is_corrupt;
     enum qcow2_compression compression;
 };
 
@@ -55,6 +55,7 @@ struct qcow2_options {
     unsigned cluster_bits;              /* QCOW2_CLUSTER_BITS_MIN to _MAX */
     unsigned refcount_bits;             /* a power of 2 up to 64; version 2: 16 */
     bool lazy_refcounts;                /* version 3 */
+    bool extended_l2;                   /* version 3, clusters of 16 KiB at least */
     enum qcow2_compression compression; /* ZSTD: version 3 */
     const char *backing;                /* NULL or a name as it shall stand in the image */
     const char *backing_format;

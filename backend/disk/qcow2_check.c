@@ -267,9 +267,15 @@ static int refer_tables(struct walk *w)
                 continue;
             ret = qcow2_read_file(q, (l * LEAF_CLUSTERS + i) << q->cluster_bits, table,
                                   q->cluster_bytes);
-            for (unsigned e = 0; e < q->l2_entries && !ret; e++)
-                if (be64_get(table + (size_t)e * 8))
-                    ret = refer_entry(w, be64_get(table + (size_t)e * 8), n);
+            for (unsigned e = 0; e < q->l2_entries && !ret; e++) {
+                const uint8_t *at = table + ((size_t)e << q->entry_shift);
+                uint64_t entry = be64_get(at), bits = q->unit_shift ? be64_get(at + 8) : 0;
+
+                if (qcow2_bits_are_wrong(q, entry, bits))
+                    ret = wrong(w, "a bitmap of subclusters", bits);
+                if (entry && !ret)
+                    ret = refer_entry(w, entry, n);
+            }
             if (!ret)
                 ret = advance(w);
         }
@@ -405,7 +411,8 @@ static int compare_active(struct walk *w)
         compare_copied(w, q->l1[n], offset >> q->cluster_bits, "an L2 table");
         ret = qcow2_read_file(q, offset, table, q->cluster_bytes);
         for (unsigned e = 0; e < q->l2_entries && !ret; e++) {
-            uint64_t entry = be64_get(table + (size_t)e * 8), at = entry & QCOW2_OFFSET_MASK;
+            uint64_t entry = be64_get(table + ((size_t)e << q->entry_shift));
+            uint64_t at = entry & QCOW2_OFFSET_MASK;
             enum qcow2_kind kind = qcow2_kind_of(q, entry);
 
             if (kind == QCOW2_KIND_COMPRESSED) {
@@ -435,10 +442,10 @@ static int fix_l2(struct qcow2 *q, uint64_t table)
 {
     for (unsigned base = 0; base < q->l2_entries; base += q->l2_slice_entries) {
         struct qcow2_slice *s;
-        int ret = qcow2_slice_get(q, &q->l2, table + (uint64_t)base * 8, &s);
+        int ret = qcow2_slice_get(q, &q->l2, table + ((uint64_t)base << q->entry_shift), &s);
 
         for (unsigned n = 0; !ret && n < q->l2_slice_entries; n++) {
-            uint64_t entry = qcow2_l2_entry(s, n), count = 0, right;
+            uint64_t entry = qcow2_l2_entry(q, s, n), count = 0, right;
             enum qcow2_kind kind = qcow2_kind_of(q, entry);
 
             if (kind != QCOW2_KIND_DATA && kind != QCOW2_KIND_ZERO_DATA)

@@ -316,7 +316,8 @@ static int enter_packed(struct qcow2 *q, const struct qcow2_packed *p, uint64_t 
     ret = qcow2_l2_own(q, p->offset >> q->cluster_bits, &s, &index);
     if (ret)
         return ret;
-    if (qcow2_kind_of(q, qcow2_l2_entry(s, index)) != QCOW2_KIND_NONE)
+    if (qcow2_kind_of(q, qcow2_l2_entry(q, s, index)) != QCOW2_KIND_NONE ||
+        qcow2_l2_bits(q, s, index))
         ret = -EEXIST;
     else
         qcow2_l2_set(q, s, index, QCOW2_COMPRESSED | sectors << x | at);

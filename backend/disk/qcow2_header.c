@@ -45,9 +45,9 @@ enum { CREATED_HEADER_BYTES = 112, FEATURE_BYTES = 48, FEATURE_NAME_BYTES = 46 }
 #define X_FEATURES 0x6803f857u
 #define X_BITMAPS 0x23852875u
 
-uint64_t qcow2_l1_needed(unsigned cluster_bits, uint64_t virtual_bytes)
+uint64_t qcow2_l1_needed(unsigned cluster_bits, bool extended, uint64_t virtual_bytes)
 {
-    unsigned shift = cluster_bits + cluster_bits - 3;
+    unsigned shift = cluster_bits + cluster_bits - (extended ? 4 : 3);
 
     return (virtual_bytes >> shift) + ((virtual_bytes & (BIT(shift) - 1)) != 0);
 }
@@ -105,7 +105,7 @@ static void name_feature(const uint8_t *table, uint64_t bytes, unsigned bit, cha
 static int check_features(const struct qcow2_header *h, const uint8_t *names, uint64_t name_bytes,
                           const char *name, struct error *err)
 {
-    const uint64_t known = QCOW2_DIRTY | QCOW2_CORRUPT | QCOW2_COMPRESSION_TYPE;
+    const uint64_t known = QCOW2_DIRTY | QCOW2_CORRUPT | QCOW2_COMPRESSION_TYPE | QCOW2_EXTENDED_L2;
     char feature[FEATURE_NAME_BYTES + 1];
 
     if (h->incompatible & QCOW2_EXTERNAL_DATA)
@@ -113,11 +113,10 @@ static int check_features(const struct qcow2_header *h, const uint8_t *names, ui
                          "disk %s keeps its data in another file, which is not known here: "
                          "qemu-img convert -O qcow2 %s NEW",
                          name, name);
-    if (h->incompatible & QCOW2_EXTENDED_L2)
-        return error_set(err, -ENOTSUP,
-                         "disk %s has extended L2 entries, which are not known here: qemu-img "
-                         "convert -O qcow2 %s NEW",
-                         name, name);
+    if (h->incompatible & QCOW2_EXTENDED_L2 && h->cluster_bits < QCOW2_EXTENDED_CLUSTER_BITS_MIN)
+        return error_set(err, -EINVAL,
+                         "disk %s is damaged: its clusters are too small for extended L2 entries",
+                         name);
     if (h->incompatible & ~known) {
         name_feature(names, name_bytes, (unsigned)__builtin_ctzll(h->incompatible & ~known),
                      feature);
@@ -181,7 +180,8 @@ static int check_fields(const struct qcow2_header *h, uint64_t file_bytes, const
     else if (h->virtual_bytes > BIT(56))
         wrong = "the size of the disk";
     else if (l1_bytes > QCOW2_L1_BYTES_MAX ||
-             h->l1_entries < qcow2_l1_needed(h->cluster_bits, h->virtual_bytes))
+             h->l1_entries < qcow2_l1_needed(h->cluster_bits, h->incompatible & QCOW2_EXTENDED_L2,
+                                             h->virtual_bytes))
         wrong = "the size of the L1 table";
     else if (h->l1_entries && (h->l1_offset % cluster || !h->l1_offset || h->l1_offset > BIT(56) ||
                                h->l1_offset + l1_bytes > file_bytes))
@@ -301,10 +301,15 @@ static int check_options(const struct qcow2_options *o, struct error *err)
         return error_set(err, -EINVAL, "cluster_size is a power of 2 from 512 to 2M");
     if (!o->refcount_bits || o->refcount_bits > 64 || (o->refcount_bits & (o->refcount_bits - 1)))
         return error_set(err, -EINVAL, "refcount_bits is a power of 2 up to 64");
-    if (o->version == 2 && (o->refcount_bits != 16 || o->lazy_refcounts || o->compression))
-        return error_set(err, -EINVAL,
-                         "refcount_bits, lazy_refcounts and compression_type need compat=1.1");
-    if (qcow2_l1_needed(o->cluster_bits, o->virtual_bytes) * 8 > QCOW2_L1_BYTES_MAX ||
+    if (o->version == 2 &&
+        (o->refcount_bits != 16 || o->lazy_refcounts || o->compression || o->extended_l2))
+        return error_set(
+            err, -EINVAL,
+            "refcount_bits, lazy_refcounts, compression_type and extended_l2 need compat=1.1");
+    if (o->extended_l2 && o->cluster_bits < QCOW2_EXTENDED_CLUSTER_BITS_MIN)
+        return error_set(err, -EINVAL, "extended_l2 needs a cluster_size of 16K at least");
+    if (qcow2_l1_needed(o->cluster_bits, o->extended_l2, o->virtual_bytes) * 8 >
+            QCOW2_L1_BYTES_MAX ||
         o->virtual_bytes > BIT(56))
         return error_set(err, -EFBIG,
                          "a disk of %llu bytes is too large for such clusters: give a larger "
@@ -333,6 +338,7 @@ static uint8_t *put_features(uint8_t *p)
     } features[] = {{0, 0, "dirty bit"},
                     {0, 1, "corrupt bit"},
                     {0, 3, "compression type"},
+                    {0, 4, "extended L2 entries"},
                     {1, 0, "lazy refcounts"}};
     uint8_t table[ARRAY_SIZE(features) * FEATURE_BYTES] = {0};
 
@@ -358,7 +364,8 @@ static bool fill_header(uint8_t *first, const struct qcow2_options *o)
     be32_put(first + H_CLUSTER_BITS, o->cluster_bits);
     be64_put(first + H_SIZE, o->virtual_bytes);
     if (o->version >= 3) {
-        be64_put(first + H_INCOMPATIBLE, o->compression ? QCOW2_COMPRESSION_TYPE : 0);
+        be64_put(first + H_INCOMPATIBLE, (o->compression ? QCOW2_COMPRESSION_TYPE : 0) |
+                                             (o->extended_l2 ? QCOW2_EXTENDED_L2 : 0));
         be64_put(first + H_COMPATIBLE, o->lazy_refcounts ? QCOW2_LAZY_REFCOUNTS : 0);
         be32_put(first + H_REFCOUNT_ORDER, order);
         be32_put(first + H_HEADER_BYTES, CREATED_HEADER_BYTES);
@@ -399,7 +406,7 @@ int qcow2_create(struct disk_layer *file, const struct qcow2_options *o, struct 
         return ret;
     order = (unsigned)__builtin_ctz(o->refcount_bits);
     block_entries = cluster * 8 >> order;
-    l1_entries = MAX(qcow2_l1_needed(o->cluster_bits, o->virtual_bytes), 1);
+    l1_entries = MAX(qcow2_l1_needed(o->cluster_bits, o->extended_l2, o->virtual_bytes), 1);
     l1_clusters = (l1_entries * 8 + cluster - 1) >> o->cluster_bits;
     for (table = blocks = 1;;) {
         uint64_t need_blocks, need_table;

@@ -14,7 +14,10 @@
  *
  * Words: a cluster is one of the file ("host") by number, unless it says guest. A
  * slice is a piece of at most 4 KiB of an L2 table or refcount block: the unit of
- * the caches. An entry is one of L2 or L1, in the host's byte order.
+ * the caches. An entry is one of L2 or L1, in the host's byte order. A unit is what
+ * has a state of its own, data, zeroes or none: a cluster, or with extended L2
+ * entries a subcluster, of which a cluster has 32 and its entry a second word with
+ * two bits for each.
  *
  * The order (qcow2_commit.c). In memory, metadata is as if all had been written.
  * It reaches the file in steps with a flush of the host's between: refcounts that
@@ -23,9 +26,10 @@
  * whose count is at least right and whose content is what was meant.
  *
  * Locks. `lock` guards everything in memory and is held for lookups and changes,
- * never while data moves, but for little that is in memory (qcow2_read_now); loading a slice of L2 lets it go. `commit_lock` comes
- * before it and is held by who writes metadata to the file. A guest cluster whose
- * place is being changed is on the list `busy`; who wants to change it waits.
+ * never while data moves, but for little that is in memory (qcow2_read_now); loading
+ * a slice of L2 lets it go. `commit_lock` comes before it and is held by who writes
+ * metadata to the file. A guest cluster whose place is being changed is on the list
+ * `busy`; who wants to change it waits.
  */
 #ifndef BACKEND_DISK_QCOW2_INTERNAL_H
 #define BACKEND_DISK_QCOW2_INTERNAL_H
@@ -43,6 +47,9 @@ enum {
     QCOW2_SLICE_BYTES_MAX = 4096,
     QCOW2_SNAPSHOTS_MAX = 65536,
     QCOW2_FORMAT_BYTES = 64,
+    QCOW2_UNIT_SHIFT = 5, /* units of a cluster with an extended entry */
+    /* So that a unit is a sector at least. */
+    QCOW2_EXTENDED_CLUSTER_BITS_MIN = 14,
 };
 
 /* As QEMU's limits, so that what opens there opens here. */
@@ -65,6 +72,9 @@ enum {
 #define QCOW2_COPIED BIT(63) /* the count of what it refers to is exactly one */
 #define QCOW2_COMPRESSED BIT(62)
 #define QCOW2_ZERO BIT(0)
+/* The second word of an extended entry ("Extended L2 Entries"): one bit a unit each. */
+#define QCOW2_UNITS_DATA BITS(31, 0)
+#define QCOW2_UNITS_ZERO BITS(63, 32)
 #define QCOW2_OFFSET_MASK BITS(55, 9)
 #define QCOW2_L1_RESERVED (BITS(62, 56) | BITS(8, 0))
 #define QCOW2_L2_RESERVED (BITS(61, 56) | BITS(8, 1))
@@ -137,6 +147,9 @@ struct qcow2 {
     /* Constant after opening. */
     unsigned cluster_bits, refcount_order, version;
     uint64_t cluster_bytes;
+    unsigned unit_shift; /* 0: units are clusters */
+    unsigned unit_bits, unit_mask;
+    unsigned entry_shift;      /* of an L2 entry's bytes */
     unsigned l2_entries;       /* of a table */
     unsigned l2_slice_entries; /* of a slice */
     uint64_t block_entries;    /* refcounts in a block */
@@ -206,7 +219,7 @@ int qcow2_header_read(struct disk_layer *file, const char *name, struct qcow2_he
 /* The fields that change, all in one sector. */
 int qcow2_header_write(struct qcow2 *q);
 /* How many L1 entries a disk of that size has to have. */
-uint64_t qcow2_l1_needed(unsigned cluster_bits, uint64_t virtual_bytes);
+uint64_t qcow2_l1_needed(unsigned cluster_bits, bool extended, uint64_t virtual_bytes);
 
 /* ---- qcow2_cache.c ---- */
 
@@ -257,7 +270,26 @@ enum qcow2_kind {
     QCOW2_KIND_WRONG,
 };
 
+/* What an entry refers to; with extended entries never zeroes. */
 enum qcow2_kind qcow2_kind_of(const struct qcow2 *q, uint64_t entry);
+/* How a unit of it reads. bits: the second word. */
+enum qcow2_kind qcow2_unit_kind(const struct qcow2 *q, uint64_t entry, uint64_t bits,
+                                unsigned unit);
+/* Does the second word fit the first? */
+bool qcow2_bits_are_wrong(const struct qcow2 *q, uint64_t entry, uint64_t bits);
+static inline uint64_t qcow2_l2_entry(const struct qcow2 *q, const struct qcow2_slice *s,
+                                      unsigned index)
+{
+    return be64_get(s->data + ((size_t)index << q->entry_shift));
+}
+
+/* The second word; 0 where there is none. */
+static inline uint64_t qcow2_l2_bits(const struct qcow2 *q, const struct qcow2_slice *s,
+                                     unsigned index)
+{
+    return q->unit_shift ? be64_get(s->data + ((size_t)index << q->entry_shift) + 8) : 0;
+}
+
 /* Where a compressed cluster is in the file. */
 void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *bytes);
 /* The slice with a guest cluster's entry, pinned; NULL in *out: there is no L2
@@ -267,8 +299,9 @@ int qcow2_l2_get(struct qcow2 *q, uint64_t guest, struct qcow2_slice **out, unsi
 bool qcow2_l2_is_here(struct qcow2 *q, uint64_t guest);
 /* The same to write to; makes the table if there is none, or one of our own. */
 int qcow2_l2_own(struct qcow2 *q, uint64_t guest, struct qcow2_slice **out, unsigned *index);
-uint64_t qcow2_l2_entry(const struct qcow2_slice *s, unsigned index);
 void qcow2_l2_set(struct qcow2 *q, struct qcow2_slice *s, unsigned index, uint64_t entry);
+/* The second word; where there is none, nothing. */
+void qcow2_l2_set_bits(struct qcow2 *q, struct qcow2_slice *s, unsigned index, uint64_t bits);
 void qcow2_l1_set(struct qcow2 *q, uint64_t index, uint64_t entry);
 /* Gives up what an entry refers to. */
 int qcow2_free_entry(struct qcow2 *q, uint64_t entry);

@@ -2,11 +2,15 @@
  * Data of a qcow2 image: reads, writes, zeroes, discards.
  * Interface: qcow2_internal.h.
  *
- * Each takes a look with the lock, at as many guest clusters as are of one kind
- * and follow each other in the file, and moves their data without it. Writes to
- * clusters that are the image's own go to them at once. All others get new
- * clusters: those are written, with what the guest does not write of the first
- * and the last, and only then L2 says where they are.
+ * Each takes a look with the lock, at as many units as are of one kind and follow
+ * each other in the file, and moves their data without it. Writes to clusters that
+ * are the image's own go to them at once. All others get new clusters: those are
+ * written, with what the guest does not write of the first and the last unit, and
+ * only then L2 says where they are.
+ *
+ * Units are clusters, or subclusters where L2 entries are extended. Of a cluster
+ * that has nothing yet those units get data that are written to; one that another
+ * shares, or that is compressed, is copied as a whole.
  *
  * A cluster that was looked up may be given up meanwhile: who moves data on it
  * is counted (`users`), and it is not used anew before.
@@ -71,7 +75,37 @@ static void end_use(struct qcow2 *q, unsigned epoch)
 
 /* ---- looking ---- */
 
-/* Guest clusters of one kind, the data of which can be moved at once. */
+struct unit {
+    uint64_t entry, bits; /* of its cluster */
+    unsigned number;      /* in it */
+};
+
+/* at: units from the start of the cluster of that index on. */
+static struct unit unit_at(const struct qcow2 *q, const struct qcow2_slice *s, unsigned index,
+                           uint64_t at)
+{
+    unsigned cluster = index + (unsigned)(at >> q->unit_shift);
+
+    return (struct unit){qcow2_l2_entry(q, s, cluster), qcow2_l2_bits(q, s, cluster),
+                         (unsigned)at & q->unit_mask};
+}
+
+static enum qcow2_kind kind_of(const struct qcow2 *q, const struct unit *u)
+{
+    return qcow2_unit_kind(q, u->entry, u->bits, u->number);
+}
+
+static uint64_t host_of(const struct qcow2 *q, const struct unit *u)
+{
+    return (u->entry & QCOW2_OFFSET_MASK) + ((uint64_t)u->number << q->unit_bits);
+}
+
+static uint64_t units_of(const struct qcow2 *q, uint64_t bytes)
+{
+    return (bytes + BIT(q->unit_bits) - 1) >> q->unit_bits;
+}
+
+/* Units of one kind, the data of which can be moved at once. */
 struct run {
     enum qcow2_kind kind;
     uint64_t entry;  /* of the first */
@@ -79,23 +113,23 @@ struct run {
     uint64_t bytes;
 };
 
-static bool follows(const struct qcow2 *q, enum qcow2_kind kind, uint64_t first, uint64_t n,
-                    uint64_t entry)
+static bool follows(const struct qcow2 *q, enum qcow2_kind kind, uint64_t host,
+                    const struct unit *u)
 {
-    if (qcow2_kind_of(q, entry) != kind)
+    if (kind_of(q, u) != kind)
         return false;
     if (kind == QCOW2_KIND_DATA)
-        return (entry & QCOW2_OFFSET_MASK) == (first & QCOW2_OFFSET_MASK) + (n << q->cluster_bits);
+        return host_of(q, u) == host;
     return kind != QCOW2_KIND_COMPRESSED && kind != QCOW2_KIND_WRONG;
 }
 
 /* Lock held. */
 static int look(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct run *run)
 {
-    uint64_t guest = offset >> q->cluster_bits, in_cluster = offset & (q->cluster_bytes - 1);
-    uint64_t clusters = qcow2_clusters_of(q, in_cluster + bytes), n = 1;
+    uint64_t guest = offset >> q->cluster_bits, in_unit = offset & (BIT(q->unit_bits) - 1);
+    uint64_t units = units_of(q, in_unit + bytes), n = 1;
+    unsigned first = (unsigned)(offset >> q->unit_bits) & q->unit_mask, index;
     struct qcow2_slice *s;
-    unsigned index;
     int ret = qcow2_l2_get(q, guest, &s, &index);
 
     if (ret)
@@ -103,18 +137,24 @@ static int look(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct run *ru
     if (!s) {
         /* No table: none of its clusters. */
         *run = (struct run){.kind = QCOW2_KIND_NONE};
-        n = q->l2_entries - (guest & (q->l2_entries - 1));
+        n = ((q->l2_entries - (guest & (q->l2_entries - 1))) << q->unit_shift) - first;
     } else {
-        run->entry = qcow2_l2_entry(s, index);
-        run->kind = qcow2_kind_of(q, run->entry);
-        run->offset = (run->entry & QCOW2_OFFSET_MASK) + in_cluster;
-        clusters = MIN(clusters, q->l2_slice_entries - index);
-        while (n < clusters &&
-               follows(q, run->kind, run->entry, n, qcow2_l2_entry(s, index + (unsigned)n)))
-            n++;
+        struct unit u = unit_at(q, s, index, first);
+
+        run->entry = u.entry;
+        run->kind = kind_of(q, &u);
+        run->offset = host_of(q, &u) + in_unit;
+        units = MIN(units, ((q->l2_slice_entries - index) << q->unit_shift) - first);
+        if (run->kind == QCOW2_KIND_COMPRESSED)
+            n = q->unit_mask + 1 - first; /* it is one */
+        for (; n < units; n++) {
+            u = unit_at(q, s, index, first + n);
+            if (!follows(q, run->kind, run->offset - in_unit + (n << q->unit_bits), &u))
+                break;
+        }
         qcow2_slice_put(s);
     }
-    run->bytes = MIN(bytes, (n << q->cluster_bits) - in_cluster);
+    run->bytes = MIN(bytes, (n << q->unit_bits) - in_unit);
     return run->kind == QCOW2_KIND_WRONG ? -EIO : 0;
 }
 
@@ -221,7 +261,7 @@ int qcow2_map(struct disk_layer *l, uint64_t offset, uint64_t bytes, uint64_t *r
 
 enum place {
     IN_PLACE, /* clusters of our own: as they are */
-    FILL,     /* zeroes that have clusters of our own, which become data */
+    FILL,     /* without data in clusters of our own: they become data */
     NEW,      /* new clusters */
 };
 
@@ -231,19 +271,21 @@ struct plan {
     uint64_t host; /* offset in the file of the first cluster */
     bool is_fresh; /* the file has never been written there */
     uint64_t offset, bytes;
+    uint64_t from, end; /* the units that become data: the disk's bytes */
     struct qcow2_slice *slice;
     unsigned index;
     struct qcow2_busy busy;
     unsigned epoch;
 };
 
-static enum place place_of(const struct qcow2 *q, uint64_t entry)
+static enum place place_of(const struct qcow2 *q, const struct unit *u)
 {
-    enum qcow2_kind kind = qcow2_kind_of(q, entry);
+    enum qcow2_kind kind = kind_of(q, u);
 
-    if (entry & QCOW2_COPIED && kind == QCOW2_KIND_DATA)
-        return IN_PLACE;
-    return entry & QCOW2_COPIED && kind == QCOW2_KIND_ZERO_DATA ? FILL : NEW;
+    if (!(u->entry & QCOW2_COPIED) || kind == QCOW2_KIND_COMPRESSED ||
+        !(u->entry & QCOW2_OFFSET_MASK))
+        return NEW;
+    return kind == QCOW2_KIND_DATA ? IN_PLACE : FILL;
 }
 
 /* Of an image that somebody has made to destroy itself: not into its own tables. */
@@ -284,32 +326,56 @@ static int plan_new(struct qcow2 *q, struct plan *p)
     return 0;
 }
 
+/* Has a unit of the cluster data that a new cluster needs, too? */
+static bool is_copied_whole(const struct qcow2 *q, const struct plan *p, uint64_t cluster)
+{
+    unsigned index = p->index + (unsigned)cluster;
+
+    return !q->unit_shift ||
+           qcow2_kind_of(q, qcow2_l2_entry(q, p->slice, index)) == QCOW2_KIND_COMPRESSED ||
+           qcow2_l2_bits(q, p->slice, index) & QCOW2_UNITS_DATA;
+}
+
+/* Which units become data: those that are written to. */
+static void plan_units(const struct qcow2 *q, struct plan *p)
+{
+    p->from = align_down(p->offset, BIT(q->unit_bits));
+    p->end = align_up(p->offset + p->bytes, BIT(q->unit_bits));
+    if (p->place == NEW && is_copied_whole(q, p, 0))
+        p->from = align_down(p->from, q->cluster_bytes);
+    if (p->place == NEW && is_copied_whole(q, p, p->clusters - 1))
+        p->end = align_up(p->end, q->cluster_bytes);
+}
+
 /* What to do with the first of bytes at offset; lock held. */
 static int make_plan(struct qcow2 *q, struct plan *p, uint64_t offset, uint64_t bytes)
 {
-    uint64_t in_cluster = offset & (q->cluster_bytes - 1), room, entry;
+    uint64_t in_unit = offset & (BIT(q->unit_bits) - 1), room, n;
+    unsigned first = (unsigned)(offset >> q->unit_bits) & q->unit_mask;
+    struct unit u;
     int ret;
 
-    *p = (struct plan){.guest = offset >> q->cluster_bits, .offset = offset, .clusters = 1};
+    *p = (struct plan){.guest = offset >> q->cluster_bits, .offset = offset};
     ret = own_slice(q, p);
     if (ret)
         return ret;
-    room = MIN(qcow2_clusters_of(q, in_cluster + bytes), q->l2_slice_entries - p->index);
-    entry = qcow2_l2_entry(p->slice, p->index);
-    p->place = place_of(q, entry);
-    if (qcow2_kind_of(q, entry) == QCOW2_KIND_WRONG)
+    room = MIN(units_of(q, in_unit + bytes),
+               ((q->l2_slice_entries - p->index) << q->unit_shift) - first);
+    u = unit_at(q, p->slice, p->index, first);
+    p->place = place_of(q, &u);
+    p->host = u.entry & QCOW2_OFFSET_MASK;
+    if (kind_of(q, &u) == QCOW2_KIND_WRONG)
         ret = -EIO;
-    for (; p->clusters < room; p->clusters++) {
-        uint64_t next = qcow2_l2_entry(p->slice, p->index + (unsigned)p->clusters);
+    for (n = 1; n < room; n++) {
+        uint64_t guest = p->guest + ((first + n) >> q->unit_shift);
 
-        if (place_of(q, next) != p->place || qcow2_kind_of(q, next) == QCOW2_KIND_WRONG ||
-            qcow2_is_busy(q, p->guest + p->clusters, p->guest + p->clusters))
-            break;
-        if (p->place != NEW && (next & QCOW2_OFFSET_MASK) !=
-                                   (entry & QCOW2_OFFSET_MASK) + (p->clusters << q->cluster_bits))
+        u = unit_at(q, p->slice, p->index, first + n);
+        if (place_of(q, &u) != p->place || kind_of(q, &u) == QCOW2_KIND_WRONG ||
+            (!u.number && qcow2_is_busy(q, guest, guest)) ||
+            (p->place != NEW && host_of(q, &u) != p->host + ((first + n) << q->unit_bits)))
             break;
     }
-    p->host = entry & QCOW2_OFFSET_MASK;
+    p->clusters = ((first + n - 1) >> q->unit_shift) + 1;
     if (!ret && p->place == NEW)
         ret = plan_new(q, p);
     else if (!ret && !may_write_at(q, p->host, p->clusters << q->cluster_bits))
@@ -318,12 +384,14 @@ static int make_plan(struct qcow2 *q, struct plan *p, uint64_t offset, uint64_t 
         qcow2_slice_put(p->slice);
         return ret;
     }
-    p->bytes = MIN(bytes, (p->clusters << q->cluster_bits) - in_cluster);
+    n = MIN(n, (p->clusters << q->unit_shift) - first);
+    p->bytes = MIN(bytes, (n << q->unit_bits) - in_unit);
     if (p->place == IN_PLACE) {
         qcow2_slice_put(p->slice);
         p->slice = NULL;
         p->epoch = begin_use(q);
     } else {
+        plan_units(q, p);
         qcow2_busy_add(q, &p->busy, p->guest, p->guest + p->clusters - 1);
     }
     return 0;
@@ -410,14 +478,13 @@ static int write_edge(struct qcow2 *q, const struct plan *p, const struct edge *
 static int write_new(struct qcow2 *q, const struct plan *p, const struct disk_span *spans,
                      unsigned count, uint64_t skip)
 {
-    uint64_t base = p->guest << q->cluster_bits, all = p->clusters << q->cluster_bits;
-    uint64_t end = p->offset + p->bytes;
+    uint64_t base = p->guest << q->cluster_bits, end = p->offset + p->bytes;
     struct edge head, tail;
     uint8_t *buffer = NULL;
     int ret;
 
-    find_edge(q, p, base, p->offset - base, &head);
-    find_edge(q, p, end, base + all - end, &tail);
+    find_edge(q, p, p->from, p->offset - p->from, &head);
+    find_edge(q, p, end, p->end - end, &tail);
     if (head.bytes || tail.bytes) {
         buffer = aligned_alloc(BUFFER_ALIGN, MAX(q->cluster_bytes, BUFFER_ALIGN));
         if (!buffer)
@@ -437,14 +504,27 @@ static int write_new(struct qcow2 *q, const struct plan *p, const struct disk_sp
     return ret;
 }
 
+/* A bit for each unit of a guest cluster in a range of bytes, which is of units. */
+static uint64_t units_mask(const struct qcow2 *q, uint64_t guest, uint64_t from, uint64_t end)
+{
+    uint64_t base = guest << q->cluster_bits;
+    unsigned first = (unsigned)((MAX(from, base) - base) >> q->unit_bits);
+    unsigned last = (unsigned)((MIN(end, base + q->cluster_bytes) - base - 1) >> q->unit_bits);
+
+    return BITS(last, first);
+}
+
 /* The clusters are filled (or could not be): L2 says so. Lock held. */
 static int finish_new(struct qcow2 *q, struct plan *p, int ret)
 {
     for (uint64_t n = 0; n < p->clusters && !ret; n++) {
         unsigned index = p->index + (unsigned)n;
+        uint64_t filled = units_mask(q, p->guest + n, p->from, p->end);
 
         if (p->place == NEW)
-            qcow2_free_entry(q, qcow2_l2_entry(p->slice, index));
+            qcow2_free_entry(q, qcow2_l2_entry(q, p->slice, index));
+        qcow2_l2_set_bits(q, p->slice, index,
+                          (qcow2_l2_bits(q, p->slice, index) & ~(filled << 32)) | filled);
         qcow2_l2_set(q, p->slice, index, (p->host + (n << q->cluster_bits)) | QCOW2_COPIED);
     }
     if (ret && p->place == NEW)
@@ -505,18 +585,22 @@ int qcow2_write(struct disk_layer *l, uint64_t offset, const struct disk_span *s
 
 /* ---- zeroes ---- */
 
+static bool shows_below(const struct qcow2 *q, uint64_t guest)
+{
+    return q->layer.below && guest << q->cluster_bits < q->layer.below->bytes;
+}
+
 /* What an entry becomes so that it reads as zeroes and needs no cluster; false: it
  * cannot. */
 static bool zero_entry(const struct qcow2 *q, uint64_t guest, uint64_t entry, uint64_t *out)
 {
-    struct disk_layer *below = q->layer.below;
-    bool shows_below = below && guest << q->cluster_bits < below->bytes;
-
-    if (qcow2_kind_of(q, entry) == QCOW2_KIND_NONE && !shows_below)
+    if (q->unit_shift)
+        *out = 0; /* the second word says it */
+    else if (qcow2_kind_of(q, entry) == QCOW2_KIND_NONE && !shows_below(q, guest))
         *out = entry;
     else if (q->version >= 3)
         *out = QCOW2_ZERO;
-    else if (!shows_below)
+    else if (!shows_below(q, guest))
         *out = 0;
     else
         return false;
@@ -536,7 +620,7 @@ static int64_t zero_some(struct qcow2 *q, uint64_t guest, uint64_t count)
     n = MIN(count, s ? q->l2_slice_entries - index : q->l2_entries - (guest & (q->l2_entries - 1)));
     if (s)
         qcow2_slice_put(s);
-    else if (!q->layer.below || guest << q->cluster_bits >= q->layer.below->bytes)
+    else if (!shows_below(q, guest))
         return (int64_t)n;
     n = MIN(n, q->l2_slice_entries - index);
     if (!zero_entry(q, guest, 0, &entry)) /* version 2: all alike */
@@ -551,16 +635,19 @@ static int64_t zero_some(struct qcow2 *q, uint64_t guest, uint64_t count)
         qcow2_wait(q);
     }
     for (uint64_t i = 0; i < n; i++) {
-        uint64_t was = qcow2_l2_entry(s, index + (unsigned)i);
+        unsigned at = index + (unsigned)i;
+        uint64_t was = qcow2_l2_entry(q, s, at), bits = qcow2_l2_bits(q, s, at);
 
         if (qcow2_kind_of(q, was) == QCOW2_KIND_WRONG || !zero_entry(q, guest + i, was, &entry)) {
             qcow2_slice_put(s);
             return -EIO;
         }
+        if (bits != QCOW2_UNITS_ZERO && (was || bits || shows_below(q, guest + i)))
+            qcow2_l2_set_bits(q, s, at, QCOW2_UNITS_ZERO);
         if (entry == was)
             continue;
         qcow2_free_entry(q, was);
-        qcow2_l2_set(q, s, index + (unsigned)i, entry);
+        qcow2_l2_set(q, s, at, entry);
     }
     qcow2_slice_put(s);
     return (int64_t)n;
@@ -582,17 +669,13 @@ static int zero_clusters(struct qcow2 *q, uint64_t guest, uint64_t count)
     return 0;
 }
 
-/* Part of a cluster, by writing. */
-static int zero_part(struct qcow2 *q, uint64_t offset, uint64_t bytes)
+static int write_zeroes(struct qcow2 *q, uint64_t offset, uint64_t bytes)
 {
-    struct disk_span span = {NULL, bytes};
-    uint64_t run;
+    struct disk_span span = {bytes ? calloc(1, bytes) : NULL, bytes};
     int ret;
 
-    if (!bytes || disk_layer_map(&q->layer, offset, bytes, &run) == DISK_MAP_ZERO)
-        if (!bytes || run == bytes)
-            return 0;
-    span.data = calloc(1, bytes);
+    if (!bytes)
+        return 0;
     if (!span.data)
         return -ENOMEM;
     ret = qcow2_write(&q->layer, offset, &span, 1, bytes);
@@ -600,40 +683,129 @@ static int zero_part(struct qcow2 *q, uint64_t offset, uint64_t bytes)
     return ret;
 }
 
-int qcow2_zero(struct disk_layer *l, uint64_t offset, uint64_t bytes)
+/* Some units of a cluster. Lock held. */
+static int zero_units(struct qcow2 *q, uint64_t guest, uint64_t units)
 {
-    struct qcow2 *q = qcow2_of(l);
-    uint64_t end = offset + bytes, first = align_up(offset, q->cluster_bytes);
-    uint64_t last = align_down(end, q->cluster_bytes);
-    int ret;
+    struct plan p = {.guest = guest};
+    int ret = own_slice(q, &p);
+    uint64_t entry, bits;
 
-    /* The disk's last cluster may be longer than the disk. */
-    if (end == l->bytes)
-        last = align_up(end, q->cluster_bytes);
-    if (first >= last)
-        return zero_part(q, offset, bytes);
-    ret = zero_clusters(q, first >> q->cluster_bits, (last - first) >> q->cluster_bits);
-    if (!ret)
-        ret = zero_part(q, offset, first - offset);
-    if (!ret && end > last)
-        ret = zero_part(q, last, end - last);
+    if (ret)
+        return ret;
+    entry = qcow2_l2_entry(q, p.slice, p.index);
+    bits = (qcow2_l2_bits(q, p.slice, p.index) & ~units) | units << 32;
+    if (qcow2_kind_of(q, entry) == QCOW2_KIND_WRONG) {
+        ret = -EIO;
+    } else if (qcow2_kind_of(q, entry) == QCOW2_KIND_COMPRESSED) {
+        ret = -EOPNOTSUPP;
+    } else {
+        qcow2_l2_set_bits(q, p.slice, p.index, bits);
+        if (entry && !(bits & QCOW2_UNITS_DATA)) {
+            qcow2_free_entry(q, entry);
+            qcow2_l2_set(q, p.slice, p.index, 0);
+        }
+    }
+    qcow2_slice_put(p.slice);
     return ret;
 }
 
-/* Of whole clusters. Zeroes afterwards, which is what most guests hope for; version
- * 2 on a backing file cannot say that, and keeps what there is. */
+/* The whole units of part of a cluster; -EOPNOTSUPP: none. */
+static int zero_inside(struct qcow2 *q, uint64_t offset, uint64_t bytes, uint64_t *from,
+                       uint64_t *end)
+{
+    uint64_t guest = offset >> q->cluster_bits;
+    int ret;
+
+    *from = align_up(offset, BIT(q->unit_bits));
+    *end = align_down(offset + bytes, BIT(q->unit_bits));
+    if (!q->unit_shift || *from >= *end)
+        return -EOPNOTSUPP;
+    mutex_lock(&q->lock);
+    ret = make_room(q);
+    if (!ret)
+        ret = zero_units(q, guest, units_mask(q, guest, *from, *end));
+    mutex_unlock(&q->lock);
+    return ret;
+}
+
+/* Part of a cluster. */
+static int zero_part(struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    uint64_t run, from, end;
+    int ret;
+
+    if (!bytes || disk_layer_map(&q->layer, offset, bytes, &run) == DISK_MAP_ZERO)
+        if (!bytes || run == bytes)
+            return 0;
+    ret = zero_inside(q, offset, bytes, &from, &end);
+    if (ret == -EOPNOTSUPP)
+        return write_zeroes(q, offset, bytes);
+    if (!ret)
+        ret = write_zeroes(q, offset, from - offset);
+    return ret ? ret : write_zeroes(q, end, offset + bytes - end);
+}
+
+/* A range is a part of a cluster, whole clusters, and a part of one. */
+struct thirds {
+    uint64_t first, last; /* where the second and the third begin */
+    uint64_t clusters;
+};
+
+static struct thirds thirds_of(const struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = offset + bytes, first = align_up(offset, q->cluster_bytes);
+    uint64_t last = align_down(end, q->cluster_bytes);
+
+    if (first > end)
+        return (struct thirds){end, end, 0};
+    /* The disk's last cluster may be longer than the disk. */
+    if (end == q->layer.bytes)
+        last = align_up(end, q->cluster_bytes);
+    return (struct thirds){first, MIN(last, end), (last - first) >> q->cluster_bits};
+}
+
+int qcow2_zero(struct disk_layer *l, uint64_t offset, uint64_t bytes)
+{
+    struct qcow2 *q = qcow2_of(l);
+    struct thirds t = thirds_of(q, offset, bytes);
+    int ret = 0;
+
+    if (t.clusters)
+        ret = zero_clusters(q, t.first >> q->cluster_bits, t.clusters);
+    if (!ret)
+        ret = zero_part(q, offset, t.first - offset);
+    if (!ret)
+        ret = zero_part(q, t.last, offset + bytes - t.last);
+    return ret;
+}
+
+/* The whole units of part of a cluster, but of a compressed one nothing. */
+static int discard_part(struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+    uint64_t run, from, end;
+    int ret;
+
+    if (!q->unit_shift || !bytes ||
+        (disk_layer_map(&q->layer, offset, bytes, &run) == DISK_MAP_ZERO && run == bytes))
+        return 0;
+    ret = zero_inside(q, offset, bytes, &from, &end);
+    return ret == -EOPNOTSUPP ? 0 : ret;
+}
+
+/* Of whole units. Zeroes afterwards, which is what most guests hope for; version 2 on
+ * a backing file cannot say that, and keeps what there is. */
 int qcow2_discard(struct disk_layer *l, uint64_t offset, uint64_t bytes)
 {
     struct qcow2 *q = qcow2_of(l);
-    uint64_t end = offset + bytes, first = align_up(offset, q->cluster_bytes);
-    uint64_t last = align_down(end, q->cluster_bytes);
-    int ret;
+    struct thirds t = thirds_of(q, offset, bytes);
+    int ret = 0;
 
-    if (end == l->bytes)
-        last = align_up(end, q->cluster_bytes);
-    if (first >= last)
-        return 0;
-    ret = zero_clusters(q, first >> q->cluster_bits, (last - first) >> q->cluster_bits);
+    if (t.clusters)
+        ret = zero_clusters(q, t.first >> q->cluster_bits, t.clusters);
+    if (!ret)
+        ret = discard_part(q, offset, t.first - offset);
+    if (!ret)
+        ret = discard_part(q, t.last, offset + bytes - t.last);
     return ret == -EOPNOTSUPP ? 0 : ret;
 }
 

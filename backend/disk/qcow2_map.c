@@ -14,6 +14,8 @@
 
 #include "backend/disk/qcow2_internal.h"
 
+/* ---- entries ---- */
+
 enum qcow2_kind qcow2_kind_of(const struct qcow2 *q, uint64_t entry)
 {
     uint64_t offset = entry & QCOW2_OFFSET_MASK;
@@ -23,11 +25,38 @@ enum qcow2_kind qcow2_kind_of(const struct qcow2 *q, uint64_t entry)
     if (entry & QCOW2_L2_RESERVED || offset & (q->cluster_bytes - 1))
         return QCOW2_KIND_WRONG;
     if (entry & QCOW2_ZERO) {
-        if (q->version < 3)
+        if (q->version < 3 || q->unit_shift)
             return QCOW2_KIND_WRONG;
         return offset ? QCOW2_KIND_ZERO_DATA : QCOW2_KIND_ZERO;
     }
     return offset ? QCOW2_KIND_DATA : QCOW2_KIND_NONE;
+}
+
+enum qcow2_kind qcow2_unit_kind(const struct qcow2 *q, uint64_t entry, uint64_t bits, unsigned unit)
+{
+    enum qcow2_kind kind = qcow2_kind_of(q, entry);
+    bool has_data = bits >> unit & 1, is_zero = bits >> (32 + unit) & 1;
+
+    /* A compressed cluster is one, whatever the bits say. */
+    if (!q->unit_shift || kind == QCOW2_KIND_COMPRESSED || kind == QCOW2_KIND_WRONG)
+        return kind;
+    if (has_data && (is_zero || kind == QCOW2_KIND_NONE))
+        return QCOW2_KIND_WRONG;
+    if (is_zero)
+        return kind == QCOW2_KIND_DATA ? QCOW2_KIND_ZERO_DATA : QCOW2_KIND_ZERO;
+    return has_data ? QCOW2_KIND_DATA : QCOW2_KIND_NONE;
+}
+
+bool qcow2_bits_are_wrong(const struct qcow2 *q, uint64_t entry, uint64_t bits)
+{
+    switch (qcow2_kind_of(q, entry)) {
+    case QCOW2_KIND_COMPRESSED:
+        return bits != 0;
+    case QCOW2_KIND_NONE:
+        return bits & QCOW2_UNITS_DATA;
+    default:
+        return bits & bits >> 32;
+    }
 }
 
 void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *bytes)
@@ -42,14 +71,17 @@ void qcow2_packed_range(const struct qcow2 *q, uint64_t entry, uint64_t *offset,
 
 /* ---- tables ---- */
 
-uint64_t qcow2_l2_entry(const struct qcow2_slice *s, unsigned index)
-{
-    return be64_get(s->data + (size_t)index * 8);
-}
-
 void qcow2_l2_set(struct qcow2 *q, struct qcow2_slice *s, unsigned index, uint64_t entry)
 {
-    be64_put(s->data + (size_t)index * 8, entry);
+    be64_put(s->data + ((size_t)index << q->entry_shift), entry);
+    qcow2_slice_dirty(&q->l2, s);
+}
+
+void qcow2_l2_set_bits(struct qcow2 *q, struct qcow2_slice *s, unsigned index, uint64_t bits)
+{
+    if (!q->unit_shift)
+        return;
+    be64_put(s->data + ((size_t)index << q->entry_shift) + 8, bits);
     qcow2_slice_dirty(&q->l2, s);
 }
 
@@ -80,7 +112,7 @@ static int find_table(struct qcow2 *q, uint64_t index, uint64_t *table)
 /* Of the slice with a guest cluster's entry. */
 static uint64_t slice_offset(const struct qcow2 *q, uint64_t table, uint64_t guest)
 {
-    return table + align_down(guest & (q->l2_entries - 1), q->l2_slice_entries) * 8;
+    return table + (align_down(guest & (q->l2_entries - 1), q->l2_slice_entries) << q->entry_shift);
 }
 
 static int get_slice(struct qcow2 *q, uint64_t table, uint64_t guest, struct qcow2_slice **out,

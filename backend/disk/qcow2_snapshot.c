@@ -262,12 +262,12 @@ static int change_table(struct qcow2 *q, uint64_t table, enum change change)
         return -EIO;
     for (unsigned base = 0; base < q->l2_entries; base += q->l2_slice_entries) {
         struct qcow2_slice *s;
-        int ret = qcow2_slice_get(q, &q->l2, table + (uint64_t)base * 8, &s);
+        int ret = qcow2_slice_get(q, &q->l2, table + ((uint64_t)base << q->entry_shift), &s);
 
         if (ret)
             return ret;
         for (unsigned n = 0; n < q->l2_slice_entries && !ret; n++) {
-            uint64_t entry = qcow2_l2_entry(s, n);
+            uint64_t entry = qcow2_l2_entry(q, s, n);
 
             if (entry)
                 ret = change_entry(q, entry, change);
@@ -508,7 +508,7 @@ static struct qcow2_snapshot *find_with_l1(struct qcow2 *q, struct qcow2_snapsho
 static int check_size(const struct qcow2 *q, const struct qcow2_snapshot *s, struct error *err)
 {
     if (s->virtual_bytes <= BIT(56) &&
-        qcow2_l1_needed(q->cluster_bits, s->virtual_bytes) * 8 <= QCOW2_L1_BYTES_MAX)
+        qcow2_l1_needed(q->cluster_bits, q->unit_shift, s->virtual_bytes) * 8 <= QCOW2_L1_BYTES_MAX)
         return 0;
     return error_set(err, -EINVAL, "disk %s: snapshot '%.64s' is damaged", q->name, s->name);
 }
@@ -516,7 +516,7 @@ static int check_size(const struct qcow2 *q, const struct qcow2_snapshot *s, str
 /* The snapshot's L1 becomes the disk's. Lock held. */
 static int switch_l1(struct qcow2 *q, const struct qcow2_snapshot *s, uint64_t *l1)
 {
-    uint64_t needed = qcow2_l1_needed(q->cluster_bits, s->virtual_bytes), offset;
+    uint64_t needed = qcow2_l1_needed(q->cluster_bits, q->unit_shift, s->virtual_bytes), offset;
     uint32_t entries = (uint32_t)MAX(MAX(s->l1_entries, needed), 1);
     struct qcow2_header before = q->header;
     uint64_t *old = q->l1;

@@ -217,6 +217,65 @@ static void image_destroy(struct image *im)
     free(im->model);
 }
 
+/* ---- beside the other program ---- */
+
+/* Its status; 127: it is not installed. */
+static int ask_qemu(const char *command)
+{
+    char line[512];
+    int status;
+
+    snprintf(line, sizeof line, "%s >/dev/null 2>&1", command);
+    status = system(line);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static bool qemu_img_is_content(int fd)
+{
+    char command[96];
+    int status;
+
+    snprintf(command, sizeof command, "qemu-img check -q -U -f qcow2 /proc/%d/fd/%d", (int)getpid(),
+             fd);
+    status = ask_qemu(command);
+    return !status || status == 3 || status == 127; /* 3: leaks */
+}
+
+/* It reads what the model has, and goes on with zeroes of its own. The image is
+ * closed, and has no backing file. */
+static void image_give_to_qemu(struct image *im, uint64_t *seed)
+{
+    int fd = memfd_create("raw", 0), status;
+    char command[384];
+    uint64_t first[2], count[2];
+    uint8_t sector[SECTOR] __attribute__((aligned(8)));
+
+    for (uint64_t n = 0; n < im->sectors; n++) {
+        fill_sector(sector, n, im->model[n]);
+        assert_int_equal(pwrite(fd, sector, SECTOR, (off_t)(n * SECTOR)), SECTOR);
+    }
+    assert_true(qemu_img_is_content(im->fd));
+    snprintf(command, sizeof command,
+             "qemu-img compare -U -f raw -F qcow2 /proc/%d/fd/%d /proc/%d/fd/%d", (int)getpid(), fd,
+             (int)getpid(), im->fd);
+    status = ask_qemu(command);
+    assert_true(status == 0 || status == 127);
+    close(fd);
+    for (unsigned n = 0; n < 2; n++) {
+        first[n] = random_below(seed, im->sectors);
+        count[n] = random_sectors(seed, 300, im->sectors - first[n]);
+    }
+    snprintf(command, sizeof command,
+             "qemu-io -f qcow2 -c 'write -z %llu %llu' -c 'write -z -u %llu %llu' /proc/%d/fd/%d",
+             (unsigned long long)first[0] * SECTOR, (unsigned long long)count[0] * SECTOR,
+             (unsigned long long)first[1] * SECTOR, (unsigned long long)count[1] * SECTOR,
+             (int)getpid(), im->fd);
+    status = ask_qemu(command);
+    assert_true(status == 0 || status == 127);
+    for (unsigned n = 0; n < 2 && !status; n++)
+        memset(im->model + first[n], 0, count[n] * sizeof *im->model);
+}
+
 /* ---- random operations ---- */
 
 struct variant {
@@ -224,6 +283,7 @@ struct variant {
     uint64_t sectors, backing_sectors;
     enum qcow2_compression compression;
     unsigned ops;
+    bool extended_l2;
 };
 
 enum op { OP_WRITE, OP_ZERO, OP_DISCARD, OP_FLUSH, OP_PACKED, OPS };
@@ -320,7 +380,8 @@ static struct qcow2_options options_of(const struct variant *v)
                                   .version = v->version,
                                   .cluster_bits = v->cluster_bits,
                                   .refcount_bits = v->refcount_bits,
-                                  .compression = v->compression};
+                                  .compression = v->compression,
+                                  .extended_l2 = v->extended_l2};
 }
 
 static void random_ops(struct image *im, const struct variant *v, uint64_t *seed, unsigned ops)
@@ -341,12 +402,23 @@ static void random_ops(struct image *im, const struct variant *v, uint64_t *seed
 }
 
 static const struct variant variants[] = {
-    {3, 16, 16, 40000, 0, QCOW2_ZLIB, 600},    {3, 16, 16, 40000, 30001, QCOW2_ZSTD, 600},
-    {2, 16, 16, 40000, 0, QCOW2_ZLIB, 600},    {2, 12, 16, 20000, 9999, QCOW2_ZLIB, 600},
-    {3, 9, 16, 20000, 0, QCOW2_ZSTD, 500},     {3, 9, 64, 20000, 20000, QCOW2_ZLIB, 500},
-    {3, 12, 1, 20000, 5000, QCOW2_ZLIB, 600},  {3, 12, 2, 20000, 0, QCOW2_ZSTD, 600},
-    {3, 13, 4, 20001, 30000, QCOW2_ZLIB, 600}, {3, 10, 8, 20000, 0, QCOW2_ZLIB, 600},
-    {3, 17, 32, 60000, 100, QCOW2_ZSTD, 400},  {3, 21, 16, 60000, 50000, QCOW2_ZLIB, 150},
+    {3, 16, 16, 40000, 0, QCOW2_ZLIB, 600, false},
+    {3, 16, 16, 40000, 30001, QCOW2_ZSTD, 600, false},
+    {2, 16, 16, 40000, 0, QCOW2_ZLIB, 600, false},
+    {2, 12, 16, 20000, 9999, QCOW2_ZLIB, 600, false},
+    {3, 9, 16, 20000, 0, QCOW2_ZSTD, 500, false},
+    {3, 9, 64, 20000, 20000, QCOW2_ZLIB, 500, false},
+    {3, 12, 1, 20000, 5000, QCOW2_ZLIB, 600, false},
+    {3, 12, 2, 20000, 0, QCOW2_ZSTD, 600, false},
+    {3, 13, 4, 20001, 30000, QCOW2_ZLIB, 600, false},
+    {3, 10, 8, 20000, 0, QCOW2_ZLIB, 600, false},
+    {3, 17, 32, 60000, 100, QCOW2_ZSTD, 400, false},
+    {3, 21, 16, 60000, 50000, QCOW2_ZLIB, 150, false},
+    {3, 14, 16, 40000, 0, QCOW2_ZLIB, 900, true},
+    {3, 14, 1, 20000, 9999, QCOW2_ZSTD, 900, true},
+    {3, 16, 16, 40000, 30001, QCOW2_ZLIB, 900, true},
+    {3, 17, 64, 60001, 70000, QCOW2_ZSTD, 600, true},
+    {3, 21, 16, 60000, 50000, QCOW2_ZLIB, 300, true},
 };
 
 static void model(void **state)
@@ -363,6 +435,8 @@ static void model(void **state)
             image_verify(&im);
             image_close(&im);
             image_check(&im, false);
+            if (!v->backing_sectors && (v->extended_l2 || round == 0))
+                image_give_to_qemu(&im, &seed);
             image_open(&im);
             image_verify(&im);
         }
@@ -430,7 +504,7 @@ static void snapshots(void **state)
 
 static void sizes(void **state)
 {
-    static const struct variant v = {3, 12, 16, 20000, 25000, QCOW2_ZLIB, 0};
+    static const struct variant v = {3, 12, 16, 20000, 25000, QCOW2_ZLIB, 0, false};
     struct qcow2_options o = options_of(&v);
     uint64_t seed = 5, before = v.sectors;
     struct image im;
@@ -460,23 +534,9 @@ enum { OP_TAKE = OPS, OP_APPLY, OP_DELETE };
 struct done {
     unsigned op;
     uint64_t sector, sectors, stamp;
-    uint64_t *content; /* OP_TAKE, OP_APPLY: of the whole disk */
+    uint64_t *content; /* of the whole disk, where it is not one stamp */
     unsigned events_before, events_after;
 };
-
-/* What the other program says; where it is not installed, nothing. */
-static bool qemu_img_is_content(int fd)
-{
-    char command[96];
-    int status;
-
-    snprintf(command, sizeof command,
-             "qemu-img check -q -U -f qcow2 /proc/%d/fd/%d >&2 2>/dev/null", (int)getpid(), fd);
-    status = system(command);
-    /* 3: leaks; 127: no such program. */
-    return WIFEXITED(status) &&
-           (!WEXITSTATUS(status) || WEXITSTATUS(status) == 3 || WEXITSTATUS(status) == 127);
-}
 
 enum { CRASH_OPS = 120, SHIM_BYTES = 3 << 20, CRASH_SECTORS = 1500, QEMU_CHECKS = 5 };
 
@@ -567,6 +627,13 @@ static void cut(struct shim *s, const struct done *ops, unsigned count, unsigned
     free(data);
 }
 
+static uint64_t *copy_model(const struct image *im)
+{
+    uint64_t *copy = malloc(im->sectors * sizeof *copy);
+
+    return memcpy(copy, im->model, im->sectors * sizeof *copy);
+}
+
 /* One operation, at random, and what has to be known of it later. */
 static void crash_op(struct image *im, const struct variant *v, uint64_t *seed, bool *is_taken,
                      struct done *d)
@@ -586,7 +653,7 @@ static void crash_op(struct image *im, const struct variant *v, uint64_t *seed, 
     switch (d->op) {
     case OP_DISCARD:
         discard(im, v, d->sector, d->sectors);
-        whole_clusters(im, v->cluster_bits, &d->sector, &d->sectors);
+        d->content = copy_model(im); /* what is zeroes now is the layer's choice */
         return;
     case OP_PACKED:
         write_packed(im, v->cluster_bits, sector);
@@ -598,8 +665,7 @@ static void crash_op(struct image *im, const struct variant *v, uint64_t *seed, 
     case OP_APPLY:
         if (d->op == OP_TAKE) {
             ret = qcow2_snapshot_create(im->l, "kept", &err);
-            im->kept = malloc(CRASH_SECTORS * sizeof *im->kept);
-            memcpy(im->kept, im->model, CRASH_SECTORS * sizeof *im->kept);
+            im->kept = copy_model(im);
         } else {
             ret = qcow2_snapshot_apply(im->l, "kept", &err);
             memcpy(im->model, im->kept, CRASH_SECTORS * sizeof *im->kept);
@@ -624,11 +690,17 @@ static void crash_op(struct image *im, const struct variant *v, uint64_t *seed, 
 static void power_cuts(void **state)
 {
     /* ops: with snapshots. */
-    static const struct variant kinds[] = {
-        {3, 9, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},  {3, 12, 16, CRASH_SECTORS, 0, QCOW2_ZSTD, 1},
-        {3, 16, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0}, {2, 11, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},
-        {3, 9, 64, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},  {3, 10, 1, CRASH_SECTORS, 0, QCOW2_ZLIB, 0},
-        {3, 14, 8, CRASH_SECTORS, 0, QCOW2_ZLIB, 1},  {3, 10, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 1}};
+    static const struct variant kinds[] = {{3, 9, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0, false},
+                                           {3, 12, 16, CRASH_SECTORS, 0, QCOW2_ZSTD, 1, false},
+                                           {3, 16, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0, false},
+                                           {2, 11, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0, false},
+                                           {3, 9, 64, CRASH_SECTORS, 0, QCOW2_ZLIB, 0, false},
+                                           {3, 10, 1, CRASH_SECTORS, 0, QCOW2_ZLIB, 0, false},
+                                           {3, 14, 8, CRASH_SECTORS, 0, QCOW2_ZLIB, 1, false},
+                                           {3, 10, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 1, false},
+                                           {3, 14, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0, true},
+                                           {3, 14, 16, CRASH_SECTORS, 0, QCOW2_ZSTD, 1, true},
+                                           {3, 16, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 1, true}};
     const char *rounds = getenv("QCOW2_CUT_ROUNDS");
     unsigned cuts = rounds ? (unsigned)atoi(rounds) : 60;
 
@@ -658,7 +730,7 @@ static void power_cuts(void **state)
             cut(s, ops, count, (unsigned)random_below(&seed, s->events + 1), seed);
         disk_layer_destroy(im.l);
         for (unsigned n = 0; n < count; n++)
-            if (ops[n].op == OP_TAKE)
+            if (ops[n].op != OP_APPLY) /* which has OP_TAKE's */
                 free(ops[n].content);
         free(im.model);
     }
@@ -671,7 +743,9 @@ static void faults(void **state)
     static const int errors[] = {-EIO, -ENOSPC};
 
     for (unsigned round = 0; round < 60; round++) {
-        struct variant v = {3, round % 2 ? 12 : 9, 16, CRASH_SECTORS, 0, QCOW2_ZLIB, 0};
+        static const unsigned bits[] = {9, 12, 14};
+        struct variant v = {3, bits[round % 3], 16, CRASH_SECTORS,
+                            0, QCOW2_ZLIB,      0,  round % 3 == 2};
         struct qcow2_options o = options_of(&v);
         struct shim *s = shim_create(SHIM_BYTES), *after = shim_create(SHIM_BYTES);
         struct image im = {.sectors = CRASH_SECTORS, .stamp = 1};
@@ -769,11 +843,11 @@ static void *work(void *arg)
 
 static void threads(void **state)
 {
-    static const unsigned bits[] = {9, 12, 16};
+    static const unsigned bits[] = {9, 12, 16, 14, 16};
     static struct worker workers[THREADS];
 
     for (size_t b = 0; b < ARRAY_SIZE(bits); b++) {
-        struct variant v = {3, bits[b], 16, THREAD_SECTORS, 0, QCOW2_ZLIB, 0};
+        struct variant v = {3, bits[b], 16, THREAD_SECTORS, 0, QCOW2_ZLIB, 0, b >= 3};
         struct qcow2_options o = options_of(&v);
         struct image im;
 
@@ -812,7 +886,7 @@ static void spoil_counts(int fd, uint16_t count)
 
 static void repairs(void **state)
 {
-    static const struct variant v = {3, 12, 16, 20000, 0, QCOW2_ZLIB, 0};
+    static const struct variant v = {3, 12, 16, 20000, 0, QCOW2_ZLIB, 0, false};
     struct qcow2_options o = options_of(&v);
     struct qcow2_check check = {0};
     struct error err = {.text = ""};
@@ -886,7 +960,6 @@ static void lies(void **state)
         {60, 0xffffffff, 4, "snapshots"},
         {72, 2, 8, "marked as damaged"},
         {72, 4, 8, "another file"},
-        {72, 16, 8, "extended L2"},
         {72, BIT(40), 8, "number 40"},
         {72, 8, 8, "kind 0"},
         {96, 7, 4, "width"},
@@ -894,7 +967,7 @@ static void lies(void **state)
         {104, 5, 1, "kind 5"},
         {116, 0xffffffff, 4, "header extension"},
     };
-    static const struct variant v = {3, 16, 16, 20000, 0, QCOW2_ZLIB, 0};
+    static const struct variant v = {3, 16, 16, 20000, 0, QCOW2_ZLIB, 0, false};
     struct qcow2_options o = options_of(&v);
 
     for (size_t n = 0; n < ARRAY_SIZE(pokes); n++) {
@@ -912,11 +985,75 @@ static void lies(void **state)
     }
 }
 
+/* What is written and zeroed of a cluster on a backing file: so many subclusters and
+ * no more. */
+static void subclusters(void **state)
+{
+    static const struct variant v = {3, 16, 16, 20000, 20000, QCOW2_ZLIB, 0, true};
+    struct qcow2_options o = options_of(&v);
+    uint8_t word[8];
+    struct image im;
+
+    image_create(&im, &o, v.backing_sectors);
+    assert_int_equal(do_op(&im, OP_WRITE, 9, 1), 0);  /* part of the third */
+    assert_int_equal(do_op(&im, OP_WRITE, 28, 4), 0); /* the eighth */
+    assert_int_equal(do_op(&im, OP_ZERO, 39, 10), 0); /* one sector, two, one sector */
+    assert_int_equal(do_op(&im, OP_ZERO, 28, 4), 0);
+    assert_int_equal(do_op(&im, OP_WRITE, 126, 4), 0); /* the last, and the next cluster's first */
+    assert_int_equal(im.l->ops->flush(im.l), 0);
+    assert_int_equal(pread(im.fd, word, 8, 0x40008), 8);
+    assert_int_equal(be64_get(word),
+                     BIT(2) | BIT(9) | BIT(12) | BIT(31) | BIT(39) | BIT(42) | BIT(43));
+    assert_int_equal(pread(im.fd, word, 8, 0x40018), 8);
+    assert_int_equal(be64_get(word), BIT(0));
+    image_verify(&im);
+    image_destroy(&im);
+}
+
+/* Subclusters that are data and zeroes at once, or data nowhere: damage to a check and
+ * errors to a reader, and the clusters beside them are as they were. */
+static void wrong_bitmaps(void **state)
+{
+    static const struct variant v = {3, 16, 16, 20000, 0, QCOW2_ZLIB, 0, true};
+    static const struct {
+        bool has_place;
+        uint64_t bits;
+    } words[] = {{true, BIT(0) | BIT(32)}, {true, UINT64_MAX}, {false, BIT(0)}};
+    struct qcow2_options o = options_of(&v);
+    uint8_t data[SECTOR] __attribute__((aligned(8)));
+
+    for (size_t n = 0; n < ARRAY_SIZE(words); n++) {
+        struct qcow2_check check = {0};
+        struct error err = {.text = ""};
+        struct image im;
+
+        image_create(&im, &o, 0);
+        assert_int_equal(do_op(&im, OP_WRITE, 0, 1), 0);
+        assert_int_equal(do_op(&im, OP_WRITE, 128, 1), 0);
+        image_close(&im);
+        if (!words[n].has_place)
+            poke(im.fd, 0x40000, 0, 8);
+        poke(im.fd, 0x40008, words[n].bits, 8);
+        im.l = open_layer(memory_file(im.fd), true);
+        assert_int_equal(qcow2_check(im.l, QCOW2_REPAIR_NONE, &check, &err), 0);
+        assert_true(check.corruptions > 0);
+        image_close(&im);
+        image_open(&im);
+        assert_int_equal(transfer(im.l, false, 0, data, 1), -EIO);
+        assert_int_equal(transfer(im.l, true, 0, data, 1), -EIO);
+        assert_int_equal(transfer(im.l, false, 128, data, 1), 0);
+        assert_int_equal(stamp_of(data, 128), im.model[128]);
+        image_close(&im);
+        close(im.fd);
+        free(im.model);
+    }
+}
+
 /* Tables that refer to what is not theirs: an error, and nothing of the header or
  * the tables is written over. */
 static void wrong_tables(void **state)
 {
-    static const struct variant v = {3, 16, 16, 20000, 0, QCOW2_ZLIB, 0};
+    static const struct variant v = {3, 16, 16, 20000, 0, QCOW2_ZLIB, 0, false};
     static const uint64_t entries[] = {
         QCOW2_CLUSTER_BITS_MIN,      /* reserved bits */
         BIT(63) | 0x10000,           /* the refcount table */
@@ -953,7 +1090,7 @@ static void wrong_tables(void **state)
  * such reads for memory files; what is not, and what is packed, is not. */
 static void reads_now(void **state)
 {
-    const struct variant v = {3, 16, 16, 4096, 0, QCOW2_ZLIB, 0};
+    const struct variant v = {3, 16, 16, 4096, 0, QCOW2_ZLIB, 0, false};
     struct qcow2_options o = options_of(&v);
     uint8_t data[4 * SECTOR];
     struct disk_span span = {data, sizeof data};
@@ -982,10 +1119,12 @@ static void reads_now(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(model),      cmocka_unit_test(snapshots), cmocka_unit_test(sizes),
-        cmocka_unit_test(power_cuts), cmocka_unit_test(faults),    cmocka_unit_test(threads),
-        cmocka_unit_test(repairs),    cmocka_unit_test(lies),      cmocka_unit_test(wrong_tables),
-        cmocka_unit_test(reads_now),
+        cmocka_unit_test(model),         cmocka_unit_test(snapshots),
+        cmocka_unit_test(sizes),         cmocka_unit_test(power_cuts),
+        cmocka_unit_test(faults),        cmocka_unit_test(threads),
+        cmocka_unit_test(repairs),       cmocka_unit_test(lies),
+        cmocka_unit_test(wrong_tables),  cmocka_unit_test(subclusters),
+        cmocka_unit_test(wrong_bitmaps), cmocka_unit_test(reads_now),
     };
 
     if (argc > 1)

@@ -209,6 +209,10 @@ static struct qcow2_options choose_options(struct rng *r)
     o.refcount_bits = o.version == 2 ? 16 : 1u << rng_below(r, 7);
     o.compression = o.version == 3 && rng_one_in(r, 2) ? QCOW2_ZSTD : QCOW2_ZLIB;
     o.lazy_refcounts = o.version == 3 && rng_one_in(r, 4);
+    if (o.version == 3 && rng_one_in(r, 4)) {
+        o.extended_l2 = true;
+        o.cluster_bits = 14 + (unsigned)rng_below(r, 4);
+    }
     o.virtual_bytes = (1 + rng_below(r, 4096)) * DISK_SECTOR_BYTES;
     return o;
 }

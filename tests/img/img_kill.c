@@ -224,7 +224,13 @@ static void make(const char *path, struct rng *r)
     struct error err = {.text = ""};
     struct disk_layer *file = fd < 0 ? NULL : disk_file_from_fd(fd, 0);
 
-    if (!file || qcow2_create(file, &o, &err))
+    if (!file)
+        failed("no file");
+    if (o.version == 3 && rng_one_in(r, 3)) {
+        o.extended_l2 = true;
+        o.cluster_bits = rng_one_in(r, 2) ? 14 : 16;
+    }
+    if (qcow2_create(file, &o, &err))
         failed(err.text);
     disk_layer_destroy(file);
 }

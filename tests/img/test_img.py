@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """vireo img beside qemu-img: each opens what the other makes.
 
-usage: test_img.py interop|errors|chains|parts|repair|sparse|ends
+usage: test_img.py interop|errors|chains|parts|units|repair|sparse|ends
 
   interop  images of all kinds made, converted, checked and compared both ways, with
            snapshots, compressed clusters and what a killed QEMU leaves
   errors   one line and status 1 for what cannot be
   chains   backing files: relative, short, circles, formats that lie
   parts    convert's -l and -B: a snapshot, and what differs from a backing file
+  units    extended L2 entries: QEMU writes subclusters, on backing files, too
   repair   spoiled refcounts: what check says, its status, and both programs after -r
   sparse   holes stay holes, discards give space back, and a terminal has a bar
   ends     a conversion that is interrupted or fails leaves nothing, and a file that
@@ -32,6 +33,8 @@ KINDS = [
     "cluster_size=4K,refcount_bits=1", "cluster_size=8K,refcount_bits=64",
     "cluster_size=64K,lazy_refcounts=on", "cluster_size=64K,compression_type=zstd",
     "cluster_size=256K", "cluster_size=1M,compression_type=zstd",
+    "cluster_size=64K,extended_l2=on", "cluster_size=16K,extended_l2=on,compression_type=zstd",
+    "cluster_size=2M,extended_l2=on",
 ]
 
 
@@ -302,6 +305,43 @@ def parts():
         fail("a command that has failed left a file")
 
 
+def units():
+    source = random.Random(31)
+    fill("base.raw", 8 << 20, 32)
+    for cluster in ("16K", "64K", "2M"):
+        options = "extended_l2=on,cluster_size=" + cluster
+        for name, maker in (("ours.qcow2", img), ("theirs.qcow2", qemu_img)):
+            for backing in ([], ["-b", "base.raw", "-F", "raw"]):
+                maker("create", "-q", "-f", "qcow2", "-o", options, *backing, name, "12M")
+                if not json.loads(img("info", "--json", name))["format-specific"]["data"]["extended-l2"]:
+                    fail("%s has no extended L2 entries" % name)
+                for step in range(4):
+                    words = []
+                    for _ in range(25):
+                        offset = source.randrange(12 << 11) * 512
+                        count = min(source.randrange(1, source.choice((9, 400))) * 512, (12 << 20) - offset)
+                        words += ["-c", source.choice(("write -P %d" % source.randrange(1, 255),
+                                                       "write -z", "write -z -u", "discard"))
+                                  + " %d %d" % (offset, count)]
+                    run("qemu-io", *words, name)
+                    qemu_img("convert", "-O", "raw", name, "now.raw")
+                    same("now.raw", name)
+                    if step == 1:
+                        img("snapshot", "-c", "kept", name)
+                        run("cp", "now.raw", "kept.raw")
+                    elif step == 3:
+                        img("snapshot", "-a", "kept", name)
+                        same("kept.raw", name)
+                    well(name)
+                img("resize", "-q", "--shrink", name, "5000K")
+                img("resize", "-q", name, "12M")
+                well(name)
+                for more in ([], ["-c"]):
+                    img("convert", "-q", *more, "-O", "qcow2", "-o", options, name, "flat.qcow2")
+                    well("flat.qcow2")
+                    qemu_img("compare", name, "flat.qcow2")
+
+
 def refcounts(image):
     """Where the first refcount block is."""
     with open(image, "rb") as source:
@@ -453,7 +493,7 @@ def ends():
 
 
 def main():
-    tests = {"interop": interop, "errors": errors, "chains": chains, "parts": parts, "repair": repair, "sparse": sparse, "ends": ends}
+    tests = {"interop": interop, "errors": errors, "chains": chains, "parts": parts, "units": units, "repair": repair, "sparse": sparse, "ends": ends}
     if len(sys.argv) != 2 or sys.argv[1] not in tests:
         fail(__doc__)
     with tempfile.TemporaryDirectory(prefix="vireo-img-", dir="/var/tmp") as folder:
