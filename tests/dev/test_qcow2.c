@@ -538,7 +538,7 @@ struct done {
     unsigned events_before, events_after;
 };
 
-enum { CRASH_OPS = 120, SHIM_BYTES = 3 << 20, CRASH_SECTORS = 1500, QEMU_CHECKS = 5 };
+enum { CRASH_OPS = 120, SHIM_BYTES = 3 << 20, CRASH_SECTORS = 1500, QEMU_CHECKS = 11 };
 
 /* May the sector have that stamp after a cut behind `events` events? */
 static bool is_allowed(const struct done *ops, unsigned count, unsigned events, uint64_t sector,
