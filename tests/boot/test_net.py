@@ -7,7 +7,7 @@ usage: test_net.py linux CPUS MODEL    Linux on a user network: DHCP, a file ove
        test_net.py loopback            traffic within the guest never reaches the card
        test_net.py restrict            nothing gets out, forwarded ports work
        test_net.py tap MODEL           Linux on a tap interface; needs root, else skipped
-       test_net.py debian BUS MODEL    Debian's disk: HTTP, apt-get update, ssh
+       test_net.py debian BUS MODEL    Debian's disk: HTTP, apt-get update, ssh, UDP
        test_net.py options             wrong input, deterministic machines
 """
 
@@ -59,7 +59,7 @@ def free_port():
 class Server:
     """An HTTP server on the host's loopback, of files in memory and of a folder."""
 
-    def __init__(self, files, folder=None):
+    def __init__(self, files, folder=None, address="127.0.0.1"):
         class Handler(http.server.SimpleHTTPRequestHandler):
             def __init__(self, *arguments):
                 super().__init__(*arguments, directory=folder)
@@ -77,7 +77,10 @@ class Server:
             def log_message(self, *arguments):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Listener(http.server.ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+        self.server = Listener((address, 0), Handler)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -180,6 +183,21 @@ def forwarded(port, word, seconds=30):
     raise Failure("port %d is not answered" % port)
 
 
+def answers(port, seconds=30):
+    """A forwarded UDP port, behind which somebody shouts back, soon."""
+    end = time.monotonic() + seconds
+    with socket.socket(type=socket.SOCK_DGRAM) as s:
+        s.settimeout(1)
+        while time.monotonic() < end:
+            s.sendto(b"datagram", ("127.0.0.1", port))
+            try:
+                if s.recv(99) == b"DATAGRAM":
+                    return
+            except OSError:
+                pass
+    raise Failure("UDP port %d is not answered" % port)
+
+
 def shouts(machine, port):
     """busybox' nc has one client; what listens again is for a first one that came
     too early."""
@@ -193,6 +211,10 @@ def linux(cpus, model):
     data = random.Random(4).randbytes(FILE_BYTES)
     digest = hashlib.sha256(data).hexdigest()
     server = Server({"file": data})
+    try:
+        server6 = Server({"file": data}, address="::1")
+    except OSError:
+        server6 = None  # the host has no IPv6
     to, thread, got = sink()
     tcp = free_port()
 
@@ -204,6 +226,10 @@ def linux(cpus, model):
         checked(machine, "for i in 1 2 3 4; do wget -qO - http://10.0.2.2:%d/file | "
                 "sha256sum > /tmp/sum$i & done; wait; cat /tmp/sum* | sort | uniq -c"
                 % server.port, "4 " + digest)
+        if server6:
+            checked(machine, "for n in $(seq 20); do ip -6 addr show dev eth0 | grep fec0: | "
+                    "grep -qv tentative && break; sleep 1; done; "
+                    "wget -qO - http://[fec0::2]:%d/file | sha256sum" % server6.port, digest)
         checked(machine, "nc 10.0.2.2 %d < /tmp/file" % to)
         thread.join(60)
         if got != [(FILE_BYTES, digest)]:
@@ -323,7 +349,7 @@ def debian(bus, model):
         image = guest("debian.img")
         subprocess.run([os.path.join(ROOT, "scripts", "guest-debian.sh")], check=True)
     data = random.Random(6).randbytes(FILE_BYTES)
-    port = free_port()
+    port, udp = free_port(), free_port()
     with tempfile.TemporaryDirectory() as folder:
         key = os.path.join(folder, "key")
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
@@ -360,12 +386,17 @@ def debian(bus, model):
                 "rm -rf /etc/apt/sources.list.d/*; apt-get update 2>&1 && "
                 "apt-get install -y vireo-was-here 2>&1 && dpkg -s vireo-was-here"
                 % server.port, "install ok installed")
+            ssh("perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 9, "
+                "Proto => q(udp)); while (1) { $s->recv($b, 99); $s->send(uc $b); }' "
+                "> /dev/null 2>&1 < /dev/null &", "")
+            answers(udp)
             machine.send("poweroff\n")
             machine.exits(0, 120)
             no_complaints(machine)
 
         run([("disk", "%s,snapshot,bus=%s" % (image, bus)), ("memory", "512M"),
-             ("no-reboot", None), ("net", "user,model=%s,forward=tcp:%d:22" % (model, port))], talk)
+             ("no-reboot", None), ("net", "user,model=%s,forward=tcp:%d:22,forward=udp:%d:9"
+                                     % (model, port, udp))], talk)
 
 
 def options():

@@ -30,8 +30,10 @@ FILE_BYTES = 4 << 20
 GREETING = b"a file of the host's\n"
 GLOBAL_VARIABLE = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
-# The address that came with the boot is forgotten first.
+# What the firmware has still to write of GRUB's welcome comes meanwhile. The address
+# that came with the boot is forgotten first.
 GRUB_CFG = """\
+sleep 1
 serial --unit=0 --speed=115200
 terminal_output serial
 net_del_addr %(card)s
@@ -48,7 +50,7 @@ halt
 # What GRUB calls a platform, its first card, and the files it needs.
 GRUBS = {"bios": ("i386-pc-pxe", "pxe", ["pxe"]), "uefi": ("x86_64-efi", "efinet0", ["efinet"])}
 MODULES = ["net", "tftp", "http", "serial", "terminal", "cat", "echo", "hashsum", "gcry_sha256",
-           "halt"]
+           "halt", "sleep"]
 
 
 def needs(path, package):
@@ -91,7 +93,7 @@ def make_grub(folder, firmware, port, digest):
     subprocess.run(["grub-mkimage", "-O", platform, "-p", "/none", "-c", config, "-o",
                     os.path.join(folder, "grub.efi"), *modules, *MODULES], check=True)
     address = "%s:dhcp %s 10.0.2.15" % (card, MAC)
-    return [r"without:\s+with:\s+" + re.escape(address), re.escape(GREETING.decode().strip()),
+    return [r"without:(?:(?!%s).)*with:\s+" % card + re.escape(address), re.escape(GREETING.decode().strip()),
             re.escape(digest), r"GRUB is done"]
 
 
