@@ -13,6 +13,9 @@
  *
  * Threading: the processor's own thread.
  */
+#include <stdatomic.h>
+
+#include "cpu/x86/debug.h"
 #include "cpu/x86/decode.h"
 #include "cpu/x86/mmu_internal.h"
 #include "cpu/x86/seg_internal.h"
@@ -126,6 +129,17 @@ bool event_through_gate64(struct x86_vcpu *c, uint8_t vector, bool software, boo
     return true;
 }
 
+/* RF is for the next instruction's breakpoint and goes with it. Where none is set,
+ * and nothing is delivered before that instruction, it might as well be gone: a loop
+ * that looks at each instruction would cost a quarter of a fault, which all come back
+ * with RF. A deterministic machine's frames show it, whatever is delivered when. */
+static void forget_rf(struct x86_vcpu *c)
+{
+    if (!x86_any_breakpoint(&c->s) && !c->recheck && !c->vm->deterministic &&
+        !atomic_load_explicit(&c->vcpu.events, memory_order_relaxed))
+        c->s.rflags &= ~(uint64_t)FLAG_RF;
+}
+
 bool iretq_to_code64(struct x86_vcpu *c, uint64_t mask)
 {
     uint64_t rip, flags, sp = c->s.reg[X86_RSP], raw, ss_raw = 0;
@@ -172,7 +186,8 @@ bool iretq_to_code64(struct x86_vcpu *c, uint64_t mask)
     seg_fill(&c->s.seg[X86_CS], selector, raw);
     c->s.cpl = (uint8_t)cpl;
     c->s.reg[X86_RIP] = rip;
-    x86_ring_changed(c);
     seg_recheck(c);
+    forget_rf(c);
+    x86_ring_changed(c);
     return true;
 }

@@ -253,6 +253,42 @@ main:
     FAULT 13, 0, o64 retf
 %endif
     mov rsp, STACK0
+
+    ; ---- RF holds until the next instruction: an interrupt before it saves it ----
+    mov edi, 0xfee00000
+    mov dword [rdi + 0xf0], 0x1ff       ; the APIC: on
+    mov ebp, 50
+.held:
+    mov dword [rdi + 0x300], 0x40050    ; an interrupt to itself
+    FRAME SEL_DATA, STACK0, 0x10202, SEL_CODE64, .resumed
+    mov qword [resume], .taken
+    mov [resume_sp], rsp
+    mov rsp, fr
+    jmp do_iret
+.resumed:
+    call no_event
+.taken:
+    CHECK [ev_vec], 0x50
+    mov eax, .resumed
+    CHECK [ev_rip], rax
+    CHECK_BITS [ev_flags], 0x10200, 0x10200
+    mov dword [rdi + 0xb0], 0
+    ; and none is there when it was executed
+    FRAME SEL_DATA, STACK0, 0x10002, SEL_CODE64, .executed
+    mov qword [resume], .behind
+    mov [resume_sp], rsp
+    mov rsp, fr
+    jmp do_iret
+.executed:
+    nop
+    int 0x51
+.behind:
+    CHECK [ev_vec], 0x51
+%ifndef PEER_QEMU                       ; keeps RF until the handler
+    CHECK_BITS [ev_flags], 0x10200, 0
+%endif
+    dec ebp
+    jnz .held
     PASS
 
 do_iret:
