@@ -23,8 +23,11 @@
 #define FRAMES_A_ROUND 64
 
 struct tap {
+    struct vm *vm;
     struct net *net;
+    char name[IFNAMSIZ];
     int fd, index;
+    bool is_gone; /* deleted under us: that is for ever */
     uint8_t frame[NET_FRAME_MAX];
 };
 
@@ -33,14 +36,22 @@ static void tap_prepare(void *host, struct net_poll *poll)
     struct tap *t = host;
     int events = (poll->may_read ? POLLIN : 0) | (poll->wants_send ? POLLOUT : 0);
 
-    t->index = events ? net_poll_add(poll, t->fd, (short)events) : -1;
+    t->index = events && !t->is_gone ? net_poll_add(poll, t->fd, (short)events) : -1;
 }
 
 static void tap_serve(void *host, const struct net_poll *poll)
 {
     struct tap *t = host;
 
-    if (t->index < 0 || !(poll->fds[t->index].revents & POLLIN))
+    if (t->index < 0)
+        return;
+    /* An error is there at once whenever one waits. */
+    if (poll->fds[t->index].revents & (POLLERR | POLLHUP | POLLNVAL)) {
+        vlog(t->vm->log, BACKEND, ERROR, "--net tap: %s is gone", t->name);
+        t->is_gone = true;
+        return;
+    }
+    if (!(poll->fds[t->index].revents & POLLIN))
         return;
     for (unsigned n = 0; n < FRAMES_A_ROUND; n++) {
         struct net_frame f = {.data = t->frame};
@@ -111,6 +122,7 @@ static int tap_open(struct tap *t, const char *name, struct error *err)
         return error_set(err, -errno, "--net tap: cannot open " TUN_PATH ": %s; give --net user",
                          strerror(errno));
     snprintf(request.ifr_name, sizeof request.ifr_name, "%s", name);
+    memcpy(t->name, request.ifr_name, sizeof t->name);
     if (ioctl(t->fd, TUNSETIFF, &request) < 0) {
         if (errno == EPERM)
             return error_set(err, -EPERM,
@@ -139,6 +151,7 @@ struct net *net_tap_create(struct vm *vm, const char *name, struct error *err)
         error_set(err, -ENOMEM, "out of memory for a network");
         return NULL;
     }
+    t->vm = vm;
     if (tap_open(t, name, err)) {
         tap_destroy(t);
         return NULL;

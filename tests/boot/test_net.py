@@ -274,6 +274,30 @@ def restrict():
     run(linux_options(1, "user,restrict,forward=tcp:127.0.0.1:%d:7" % tcp), talk)
 
 
+def net_ticks(machine):
+    """The time that the network's thread has taken, in the kernel's ticks."""
+    tasks = "/proc/%d/task" % machine.process.pid
+    for task in os.listdir(tasks):
+        with open(os.path.join(tasks, task, "stat"), encoding="ascii") as f:
+            name, words = f.read().split("(", 1)[1].rsplit(")", 1)
+        if name == "net":
+            return int(words.split()[11]) + int(words.split()[12])
+    raise Failure("there is no thread for the network")
+
+
+def loses(machine, interface):
+    """An interface that is deleted is told once, and costs nothing."""
+    subprocess.run(["ip", "link", "del", interface], check=True)
+    machine.rest(1)
+    before = net_ticks(machine)
+    machine.rest(2)
+    if net_ticks(machine) > before + 10:
+        raise Failure("the network's thread does not rest without its interface")
+    checked(machine, "ping -c 1 -W 1 127.0.0.1", "1 packets received")
+    if machine.errors.count(b"is gone") != 1:
+        raise Failure("it is not said that the interface is gone")
+
+
 def tap(model):
     name = "vtap%d" % (os.getpid() % 100000)
     # Tests run side by side, each with a network of its own.
@@ -319,6 +343,7 @@ def tap(model):
             thread.join(60)
             if got != [digest]:
                 raise Failure("what came back is not what was sent")
+            loses(machine, name)
             ends(machine)
 
         run(linux_options(1, "tap,name=%s,model=%s" % (name, model)), talk)
