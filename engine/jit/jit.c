@@ -292,8 +292,9 @@ static uint64_t call_link(struct x86_vcpu *c, uint64_t reference)
             if (l->is_call)
                 c->s.reg[X86_RSP] += (c->mode & MODE_SIZE) == MODE_64 ? 8 : 4;
             if (j->is_counting)
-                c->s.icount -= l->retired;
+                c->s.icount--; /* it alone is not retired */
             c->s.reg[X86_RIP] = (page_rip + i->offset) & c->ip_mask;
+            j->refuses = true; /* or it would come here again */
             return leave_for(c, LEAVE_TARGET);
         }
     }
@@ -362,8 +363,10 @@ bool jit_try(struct x86_vcpu *c, struct x86_block *b, gva_t lin)
     struct jit_unit *u = b->unit;
     uint32_t key;
 
-    if (!jit_allowed(c))
+    if (unlikely(j->refuses) || !jit_allowed(c)) {
+        j->refuses = false;
         return not_now(j, b, TRY_ODD);
+    }
     /* Behind the last byte of all is no other. */
     if (b->second_host && !interp_fetch_allowed(c, b->bytes))
         return not_now(j, b, TRY_CROSSING);

@@ -245,6 +245,7 @@ struct jit {
 
     /* ---- C only ---- */
     bool leaving;           /* after the current instruction */
+    bool refuses;           /* what comes next is the interpreter's: LEAVE_TARGET */
     bool catches_faults;    /* jit_faults_acquire */
     struct x86_insn pair[2];
     struct x86_block slow_block; /* c->block meanwhile */

@@ -1,7 +1,7 @@
 ; Loops that an engine makes something of: accesses that move by the same distance
 ; each turn, and are not aligned in some turn after the first; jumps to themselves
 ; that lie across two pages; REP of no iterations, and operands that have to be
-; aligned and are not, at a page that was not accessed yet.
+; aligned and are not, at a page that was not accessed yet; jumps to where no code can be.
 %define MODE 64
 %include "common.inc"
 
@@ -9,6 +9,9 @@ DATA equ 0x300000
 CROSS equ 0x440000            ; code across pages
 CLEAN equ 0x460000            ; a page of data
 P equ 7                       ; present, writable, user
+HIGH equ 0x500000             ; shown at the end of the lower half
+HIGH_TABLES equ 0x180000
+LAST_PAGE equ 0x7ffffffff000
 ACCESSED equ 0x20
 DIRTY equ 0x40
 %define PTE(page) (PT2 + ((page) - 0x400000) / 4096 * 8)
@@ -116,6 +119,37 @@ align 16
     MISALIGNED paddd xmm0, [CLEAN + 8]
     MISALIGNED lock cmpxchg16b [rbx]
     MISALIGNED cmpxchg16b [rbx + r13 * 8]
+
+    ; ---- jumps from the last page of the lower half to beyond it, again and again ----
+    mov dword [PML4 + 255 * 8], HIGH_TABLES + 7
+    mov dword [HIGH_TABLES + 511 * 8], HIGH_TABLES + 0x1000 + 7
+    mov dword [HIGH_TABLES + 0x1ff8], HIGH_TABLES + 0x2000 + 7
+    mov dword [HIGH_TABLES + 0x2ff8], HIGH + 7
+    mov rax, cr3
+    mov cr3, rax
+%macro BEYOND 2                         ; opcode, its bytes
+    mov ebp, 60
+%%again:
+    mov byte [HIGH + 0xf00], 0x90
+    mov dword [HIGH + 0xf01], %1
+    mov dword [HIGH + 0xf01 + %2], 0x1000
+    mov rsp, STACK0
+    mov rdx, LAST_PAGE + 0xf00
+    mov qword [resume], %%after
+    mov [resume_sp], rsp
+    xor eax, eax
+    jmp rdx
+%%after:
+    CHECK [ev_vec], 13
+    mov rbx, LAST_PAGE + 0xf01
+    CHECK [ev_rip], rbx
+    CHECK [ev_rsp], STACK0
+    dec ebp
+    jnz %%again
+%endmacro
+    BEYOND 0xe8, 1                      ; CALL
+    BEYOND 0xe9, 1                      ; JMP
+    BEYOND 0x840f, 2                    ; JZ
     PASS
 
 align 64
