@@ -54,6 +54,7 @@ while [ "$(date +%s)" -lt "$end" ]; do
     fi
     if ! build/qcow2_fuzz --seed "$seed" --seconds 60 ||
         ! build/img_kill --seed "$seed" --rounds 200 ||
+        ! python3 tests/boot/test_disk.py kills 200 ||
         ! QCOW2_CUT_ROUNDS=2000 build/test_qcow2 power_cuts >/dev/null 2>&1; then
         echo "soak: qcow2 images of seed $seed failed" >&2
         exit 1

@@ -15,6 +15,9 @@ usage: test_disk.py sector      SeaBIOS boots a 512-byte sector, which reads and
                                 AHCI's interrupt arrives (msi)
        test_disk.py qcow2 CPUS  the sector from a qcow2 image, and Linux with two of
                                 them, one compressed below another
+       test_disk.py kills COUNT Linux writes to a qcow2 image and flushes; at so many
+                                points of it the machine could be killed, and at
+                                the last it is: nothing that was flushed is lost
        test_disk.py nvme CPUS [msi|ioapic|8259]
                                 Linux copies from AHCI to NVMe and back, discards,
                                 reads the temperature
@@ -23,6 +26,8 @@ usage: test_disk.py sector      SeaBIOS boots a 512-byte sector, which reads and
 import hashlib
 import os
 import random
+import re
+import signal
 import struct
 import subprocess
 import sys
@@ -337,6 +342,74 @@ def linux(folder, cpus, words, says, qcow2=False):
         sys.exit(1)
 
 
+# Three jobs; each block says who wrote it when, and is told of when it is flushed.
+KILL_BLOCKS = 2000
+KILL_JOBS = r"""w() { n=0; while :; do n=$((n+1)); echo "r$n j$1 " | dd of=/dev/sda bs=4k \
+seek=$((n*7919%BLOCKS*4+$1)) conv=sync,notrunc,fsync 2>/dev/null; echo "K$1:$n."; done; }
+w 0 & w 1 & w 2 &
+""".replace("BLOCKS", str(KILL_BLOCKS))
+
+
+def check_killed(image, flushed, raw):
+    """Both programs find no damage, and what was told to be flushed is there, or
+    what the same job has written to that block later."""
+    for words in ([VIREO, "img", "check", image], ["qemu-img", "check", image]):
+        r = subprocess.run(words, capture_output=True, check=False)
+        if r.returncode not in (0, 3):  # 3: leaks
+            raise Failure("%r: status %d, %r" % (words, r.returncode, r.stdout[-2000:]))
+    img("convert", "-q", "-t", "unsafe", image, raw)
+    with open(raw, "rb") as source:
+        for (job, index), number in flushed.items():
+            source.seek((index * 4 + job) * 4096)
+            match = re.match(rb"r(\d+) j(\d) \n\0", source.read(64))
+            if not match or int(match[1]) < number or int(match[2]) != job:
+                raise Failure("job %d was told that write %d is on the disk, and it is not" % (job, number))
+
+
+def kills(folder, count):
+    """A machine that is stopped leaves in its image what one that is killed leaves: a
+    copy of it is looked at, and the machine goes on. At the end it is killed."""
+    fetch("amd64", "busybox")
+    image, copy, raw = (os.path.join(folder, name) for name in ("disk.qcow2", "copy.qcow2", "raw"))
+    img("create", "-q", "-f", "qcow2", "-o", random.choice(("cluster_size=64K", "cluster_size=4K",
+                                                            "cluster_size=16K,extended_l2=on")), image, "64M")
+    name = "initramfs-kills-%s.cpio.gz" % os.getpid()
+    m = Machine([("kernel", guest("vmlinuz-amd64")), ("append", "console=ttyS0 quiet"), ("disk", image),
+                 ("initrd", initramfs(name=name, layers=[guest(os.path.join("layers", "disk"))]))])
+    flushed = {}
+
+    def note():
+        for match in re.finditer(rb"K(\d):(\d+)\.", m.transcript[m.seen:]):
+            number = int(match[2])
+            flushed[int(match[1]), number * 7919 % KILL_BLOCKS] = number
+
+    try:
+        load_modules(m)
+        m.send(KILL_JOBS)
+        m.expect(r"K0:3\.", 60)
+        for _ in range(count):
+            m.rest(random.random() * .2)
+            note()
+            os.kill(m.process.pid, signal.SIGSTOP)
+            os.waitpid(m.process.pid, os.WUNTRACED)  # all of its threads
+            subprocess.run(["cp", "--sparse=always", image, copy], check=True)
+            os.kill(m.process.pid, signal.SIGCONT)
+            check_killed(copy, flushed, raw)
+        m.rest(random.random())
+        note()
+        m.kill()
+        check_killed(image, flushed, raw)
+        if len(flushed) < count + 10:
+            raise Failure("%d flushes only: the test says little" % len(flushed))
+        print("%d flushed writes, %d points" % (len(flushed), count + 1))
+    except Failure as failure:
+        m.report(failure)
+        sys.exit(1)
+    finally:
+        m.kill()
+        os.unlink(guest(name))
+
+
 def bus_sector(folder, bus):
     image, other = (os.path.join(folder, name) for name in ("disk.img", "other.img"))
     sector_image(image)
@@ -453,6 +526,8 @@ def main():
         elif sys.argv[1] == "qcow2":
             qcow2_sector(folder)
             linux(folder, sys.argv[2], *DELIVERY["msi"], qcow2=True)
+        elif sys.argv[1] == "kills":
+            kills(folder, int(sys.argv[2]))
         elif sys.argv[1] == "linux":
             linux(folder, sys.argv[2], *DELIVERY[sys.argv[3] if len(sys.argv) > 3 else "msi"])
     print("passed")
