@@ -14,7 +14,7 @@ for timer in apt-daily apt-daily-upgrade; do
 done
 # Addresses by DHCP where there is a card; nothing waits for them.
 printf '[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n' >"$root/etc/systemd/network/80-vireo.network"
-systemctl --root="$root" enable systemd-networkd
+chroot "$root" systemctl -q enable systemd-networkd
 ln -sf /dev/null "$root/etc/systemd/system/systemd-networkd-wait-online.service"
 # The name server of --net user.
 rm -f "$root/etc/resolv.conf"
