@@ -5,7 +5,8 @@
  * Real time: disk_submit appends to a queue; threads, started as they are
  * needed, take from it and carry requests out on the layers; what is done goes
  * to a list. Whoever puts the first one there tells the devices of all, with the
- * machine's lock if that is free; else an eventfd has the I/O thread do it. A read
+ * machine's lock if that is free; else an eventfd has the I/O thread do it. Neither
+ * while the device that submitted has still to poll: it has the lock. A read
  * of little that the host has in memory needs no thread: it costs less than waking
  * one, and the device that asked hears of it when it polls.
  * Deterministic: the queue is sorted by deadline, and one timer carries out
@@ -60,6 +61,7 @@ struct disk {
     struct disk_request *finished, **finished_end;
     unsigned threads, idle, queued;
     bool draining; /* somebody takes from finished until it is empty */
+    bool polled;   /* so will disk_poll, soon: who submitted has still to call it */
     bool quit;
     struct thread thread[MAX_THREADS];
     _Atomic uint32_t work_bell; /* futex: changes when there is work */
@@ -150,7 +152,7 @@ static bool finish(struct disk *d, struct disk_request *r)
     atomic_fetch_add(&d->done_bell, 1);
     if (atomic_load(&d->waiters))
         host_futex_wake(&d->done_bell, INT32_MAX);
-    return was_empty && !d->draining;
+    return was_empty && !d->draining && !d->polled;
 }
 
 /* Has the I/O thread tell. It never fills: that reads it before it takes the list. */
@@ -387,12 +389,19 @@ void disk_submit(struct disk *d, struct disk_request *r)
     *d->queue_end = r;
     d->queue_end = &r->next;
     d->queued++;
+    /* Within a done() disk_poll does nothing. */
+    d->polled |= r->polls && !d->telling;
     wake_threads_and_unlock(d);
 }
 
 void disk_poll(struct disk *d)
 {
-    if (!d->vm->deterministic && d->in_flight)
+    if (d->vm->deterministic)
+        return;
+    mutex_lock(&d->lock);
+    d->polled = false;
+    mutex_unlock(&d->lock);
+    if (d->in_flight)
         tell_finished(d);
 }
 
