@@ -6,7 +6,7 @@
  * needed, take from it and carry requests out on the layers; what is done goes
  * to a list. Whoever puts the first one there tells the devices of all, with the
  * machine's lock if that is free; else an eventfd has the I/O thread do it. Neither
- * while the device that submitted has still to poll: it has the lock. A read
+ * between disk_plug and disk_poll, when a device has the lock. A read
  * of little that the host has in memory needs no thread: it costs less than waking
  * one, and the device that asked hears of it when it polls.
  * Deterministic: the queue is sorted by deadline, and one timer carries out
@@ -61,9 +61,9 @@ struct disk {
     struct disk_request *finished, **finished_end;
     unsigned threads, idle, queued;
     bool draining; /* somebody takes from finished until it is empty */
-    bool polled;   /* so will disk_poll, soon: who submitted has still to call it */
     bool quit;
     struct thread thread[MAX_THREADS];
+    _Atomic bool plugged; /* disk_poll will tell, soon */
     _Atomic uint32_t work_bell; /* futex: changes when there is work */
     _Atomic uint32_t done_bell; /* futex: changes when something is done */
     _Atomic uint32_t waiters;   /* for done_bell */
@@ -152,7 +152,7 @@ static bool finish(struct disk *d, struct disk_request *r)
     atomic_fetch_add(&d->done_bell, 1);
     if (atomic_load(&d->waiters))
         host_futex_wake(&d->done_bell, INT32_MAX);
-    return was_empty && !d->draining && !d->polled;
+    return was_empty && !d->draining && !atomic_load(&d->plugged);
 }
 
 /* Has the I/O thread tell. It never fills: that reads it before it takes the list. */
@@ -348,7 +348,7 @@ static bool read_now(struct disk *d, struct disk_request *r)
 {
     struct disk_layer *top = d->top;
 
-    return r->polls && r->op == DISK_READ && r->bytes <= NOW_BYTES && top->ops->read_now &&
+    return (atomic_load(&d->plugged) || d->telling) && r->op == DISK_READ && r->bytes <= NOW_BYTES && top->ops->read_now &&
            r->offset <= top->bytes && r->bytes <= top->bytes - r->offset &&
            !top->ops->read_now(top, r->offset, r->spans, r->span_count, r->bytes);
 }
@@ -379,7 +379,7 @@ void disk_submit(struct disk *d, struct disk_request *r)
         mutex_lock(&d->lock);
         must_tell = finish(d, r);
         mutex_unlock(&d->lock);
-        if (must_tell && !r->polls)
+        if (must_tell)
             ring(d);
         return;
     }
@@ -389,19 +389,20 @@ void disk_submit(struct disk *d, struct disk_request *r)
     *d->queue_end = r;
     d->queue_end = &r->next;
     d->queued++;
-    /* Within a done() disk_poll does nothing. */
-    d->polled |= r->polls && !d->telling;
     wake_threads_and_unlock(d);
+}
+
+void disk_plug(struct disk *d)
+{
+    atomic_store(&d->plugged, true);
 }
 
 void disk_poll(struct disk *d)
 {
-    if (d->vm->deterministic)
-        return;
-    mutex_lock(&d->lock);
-    d->polled = false;
-    mutex_unlock(&d->lock);
-    if (d->in_flight)
+    /* Before the list is looked at with the lock: who finds it plugged has put its
+     * request there before that. */
+    atomic_store(&d->plugged, false);
+    if (!d->vm->deterministic && d->in_flight)
         tell_finished(d);
 }
 

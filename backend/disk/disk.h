@@ -54,8 +54,7 @@ enum disk_request_state { DISK_IDLE, DISK_QUEUED, DISK_RUNNING, DISK_DONE };
  */
 struct disk_request {
     enum disk_op op;
-    bool fua;   /* a write is on the host's disk when it is done */
-    bool polls; /* the device calls disk_poll after it has submitted: it may be done then */
+    bool fua; /* a write is on the host's disk when it is done */
     uint64_t offset, bytes;
     const struct disk_span *spans;
     unsigned span_count;
@@ -116,9 +115,12 @@ void disk_set_serial(struct disk *d, const char *serial);
 void disk_set_unsafe(struct disk *d, bool is_unsafe);
 
 void disk_submit(struct disk *d, struct disk_request *r);
-/* Tells done() for what is done already: reads of little that the host has in
- * memory, if `polls` is set, and what threads have ended meanwhile. Within a
- * done() it does nothing: what is submitted there has its turn. */
+/* A device is about to submit, and calls disk_poll at the end: what ends until then
+ * waits for that, because the device has the machine's lock. */
+void disk_plug(struct disk *d);
+/* Tells done() for what has ended: reads of little that the host has in memory, which
+ * need no thread while the disk is plugged, and what threads have done meanwhile.
+ * Within a done() it does nothing: what is submitted there has its turn. */
 void disk_poll(struct disk *d);
 /* True: it will never be done, and is the caller's again. False: it is under
  * way, and done() will be told. */

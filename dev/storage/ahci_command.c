@@ -232,7 +232,6 @@ static void submit_next(struct ahci_slot *slot)
     *r = (struct disk_request){
         .op = s->kind == ATA_DO_WRITE ? DISK_WRITE : DISK_READ,
         .fua = s->fua,
-        .polls = true,
         .offset = s->offset + s->moved,
         .bytes = s->bytes - s->moved,
         .prepare = s->kind == ATA_DO_VERIFY ? prepare_verify : prepare_piece,
@@ -502,6 +501,8 @@ static bool can_run(const struct ahci_port *p)
 
 void ahci_port_run(struct ahci_port *p)
 {
+    if (p->device.disk)
+        disk_plug(p->device.disk);
     /* Round and round, so that no slot waits for ever (5.3.9). */
     while (can_run(p)) {
         unsigned n, slot = 0;

@@ -275,7 +275,6 @@ static void submit(struct nvme_slot *slot)
     *r = (struct disk_request){
         .op = ops[s->kind],
         .fua = s->fua,
-        .polls = true,
         .offset = s->offset + (moves ? s->moved : 0),
         .bytes = s->bytes - (moves ? s->moved : 0),
         .done = request_done,

@@ -249,6 +249,7 @@ void nvme_run(struct nvme *n)
 
     if (!pci_is_master(&n->pci))
         return;
+    disk_plug(n->disk);
     while (left && idle < NVME_QUEUES && nvme_is_running(n)) {
         unsigned done = run_queue(n, n->next_sq, MIN(burst, left));
 

@@ -308,7 +308,6 @@ static void init_slot(struct blk_slot *slot)
     memset(&slot->request, 0, sizeof slot->request);
     slot->request.prepare = prepare;
     slot->request.done = done;
-    slot->request.polls = true;
     slot->request.ctx = slot;
 }
 
@@ -350,6 +349,7 @@ static void serve(struct virtio_device *d, unsigned queue)
     unsigned turn = 0;
     bool any = false;
 
+    disk_plug(b->disk);
     virtio_queue_quiet(q);
     do {
         uint16_t head;

@@ -68,13 +68,15 @@ static int run(struct vm *vm, struct disk *d, enum disk_op op, uint64_t offset, 
                size_t bytes)
 {
     struct io io;
+    bool plugged = offset / SECTOR & 1;
 
     io_init(&io, d, op, offset, data, bytes);
-    io.r.polls = offset / SECTOR & 1;
     vm_lock(vm);
+    if (plugged)
+        disk_plug(d);
     disk_submit(d, &io.r);
     assert_int_equal(io.done, 0); /* never from inside */
-    if (io.r.polls)
+    if (plugged)
         disk_poll(d);
     disk_drain(d);
     vm_unlock(vm);
@@ -447,7 +449,8 @@ static void completions_come(void **state)
     vm_destroy(vm);
 }
 
-/* What needs no thread is told when the device polls, some at a time. */
+/* What needs no thread is told when the device polls, some at a time; so is what a
+ * thread ends before that. */
 static void polled(void **state)
 {
     struct vm *vm = make_vm(false);
@@ -458,9 +461,9 @@ static void polled(void **state)
     unsigned done = 0;
 
     vm_lock(vm);
+    disk_plug(d);
     for (unsigned n = 0; n < 150; n++) {
         io_init(&io[n], d, DISK_READ, n * SECTOR, data[n], SECTOR);
-        io[n].r.polls = true;
         disk_submit(d, &io[n].r);
     }
     assert_int_equal(disk_in_flight(d), 150);
@@ -483,13 +486,37 @@ static void polled(void **state)
     shim_close(s);
     vm_lock(vm);
     io_init(&io[0], d, DISK_READ, 0, data[0], SECTOR);
-    io[0].r.polls = true;
+    disk_plug(d);
     disk_submit(d, &io[0].r);
     disk_poll(d);
     assert_int_equal(io[0].done, 0);
     shim_open(s);
     disk_drain(d);
     assert_int_equal(io[0].done, 1);
+    /* What ends while it is plugged waits for the poll; without a plug it needs none. */
+    vm_unlock(vm);
+    loop_poll(vm, false);
+    vm_lock(vm);
+    io_init(&io[0], d, DISK_WRITE, 0, data[0], SECTOR);
+    io_init(&io[1], d, DISK_READ, 0, data[1], SECTOR);
+    disk_plug(d);
+    disk_submit(d, &io[0].r);
+    vm_unlock(vm);
+    for (unsigned n = 0; n < 5; n++) {
+        usleep(1000);
+        loop_poll(vm, false);
+    }
+    vm_lock(vm);
+    assert_int_equal(io[0].done, 0);
+    disk_poll(d);
+    disk_drain(d);
+    assert_int_equal(io[0].done, 1);
+    disk_submit(d, &io[1].r);
+    while (!io[1].done) {
+        vm_unlock(vm);
+        loop_poll(vm, false);
+        vm_lock(vm);
+    }
     vm_unlock(vm);
     disk_destroy(d);
     vm_destroy(vm);
