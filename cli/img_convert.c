@@ -18,7 +18,9 @@
 #include "base/host.h"
 #include "cli/img.h"
 
-enum { THREADS = 4, THREADS_MAX = 16 };
+/* Two, so that one reads while the other writes; more have something to do where
+ * they unpack or pack. */
+enum { THREADS_MIN = 2, THREADS = 4, THREADS_MAX = 16 };
 
 #define PIECE_BYTES ((uint64_t)2 << 20) /* at least the largest cluster */
 
@@ -310,9 +312,9 @@ static int parse_ways(struct converting *c, const struct img_args *a, struct err
 
     c->sparse_bytes = 4096;
     c->compress = a->compress;
-    c->threads = a->threads
-                     ? (unsigned)a->threads
-                     : (unsigned)MIN(MAX(processors, THREADS), a->compress ? THREADS_MAX : THREADS);
+    c->threads = a->threads ? (unsigned)a->threads
+                            : (unsigned)MIN(MAX(processors, THREADS_MIN),
+                                            a->compress ? THREADS_MAX : THREADS);
     if (a->sparse && (!cli_parse_size(a->sparse, &c->sparse_bytes) ||
                       c->sparse_bytes % DISK_SECTOR_BYTES || c->sparse_bytes > PIECE_BYTES))
         return error_set(err, -EINVAL, "img convert: -S is 0 or a size from 512 to 2M");

@@ -15,7 +15,7 @@ from table import NAMES
 IMAGE_MIB = 256
 FRESH_MIB = 512
 KERNEL = os.path.join(GUESTS, "vmlinuz-amd64")
-PATIENCE_S = 300
+PATIENCE_S = 150
 # Jobs of tests/bench/disk/rows.fio.
 JOBS = [
     ("read", "sequential read, 1 MiB"),
