@@ -6,9 +6,9 @@
  * needed, take from it and carry requests out on the layers; what is done goes
  * to a list. Whoever puts the first one there tells the devices of all, with the
  * machine's lock if that is free; else an eventfd has the I/O thread do it. Neither
- * between disk_plug and disk_poll, when a device has the lock. A read
- * of little that the host has in memory needs no thread: it costs less than waking
- * one, and the device that asked hears of it when it polls.
+ * between disk_plug and disk_poll, when a device has the lock. A read of little
+ * that the host has in memory needs no thread there: it costs less than waking one,
+ * and the device that asked hears of it when it polls.
  * Deterministic: the queue is sorted by deadline, and one timer carries out
  * what has become due.
  *
@@ -348,7 +348,10 @@ static bool read_now(struct disk *d, struct disk_request *r)
 {
     struct disk_layer *top = d->top;
 
-    return (atomic_load(&d->plugged) || d->telling) && r->op == DISK_READ && r->bytes <= NOW_BYTES && top->ops->read_now &&
+    /* Somebody will tell, and is not about to ring. */
+    if (!atomic_load(&d->plugged) && !d->telling)
+        return false;
+    return r->op == DISK_READ && r->bytes <= NOW_BYTES && top->ops->read_now &&
            r->offset <= top->bytes && r->bytes <= top->bytes - r->offset &&
            !top->ops->read_now(top, r->offset, r->spans, r->span_count, r->bytes);
 }
