@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -282,6 +283,17 @@ int thread_start(struct thread *t, const char *name, void *(*run)(void *), void 
     snprintf(short_name, sizeof short_name, "%s", name);
     (void)pthread_setname_np(t->id, short_name); /* for the eyes of a person only */
     return 0;
+}
+
+unsigned host_processors(void)
+{
+    cpu_set_t allowed;
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+
+    /* It fails where there are more than a cpu_set_t has. */
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0)
+        return (unsigned)MAX(CPU_COUNT(&allowed), 1);
+    return (unsigned)MAX(online, 1);
 }
 
 void thread_join(struct thread *t)

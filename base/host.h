@@ -55,6 +55,9 @@ static inline uint64_t host_tsc(void)
 
 /* ---- threads ---- */
 
+/* Host processors that this process may use: 1 or more. */
+unsigned host_processors(void);
+
 struct mutex {
     pthread_mutex_t m;
 };

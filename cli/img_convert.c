@@ -308,13 +308,13 @@ static int run_convert(struct img_job *job, struct error *err)
 
 static int parse_ways(struct converting *c, const struct img_args *a, struct error *err)
 {
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned processors = host_processors();
 
     c->sparse_bytes = 4096;
     c->compress = a->compress;
     c->threads = a->threads ? (unsigned)a->threads
-                            : (unsigned)MIN(MAX(processors, THREADS_MIN),
-                                            a->compress ? THREADS_MAX : THREADS);
+                            : MIN(MAX(processors, THREADS_MIN),
+                                  a->compress ? THREADS_MAX : THREADS);
     if (a->sparse && (!cli_parse_size(a->sparse, &c->sparse_bytes) ||
                       c->sparse_bytes % DISK_SECTOR_BYTES || c->sparse_bytes > PIECE_BYTES))
         return error_set(err, -EINVAL, "img convert: -S is 0 or a size from 512 to 2M");

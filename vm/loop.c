@@ -22,6 +22,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "base/patience.h"
 #include "vm/internal.h"
 
 struct loop_fd {
@@ -54,10 +55,22 @@ struct deferred {
 struct vm_event_loop {
     uv_loop_t uv;
     uv_async_t wake;
-    struct mutex lock; /* guards: */
+    /* The loop's thread only: */
+    struct patience patience;
+    uint64_t waits_since; /* 0: has something to do */
+    struct mutex lock;    /* guards: */
     struct loop_fd *changes, **changes_end;
     struct deferred *deferred, **deferred_end;
 };
+
+/* There is something to do. */
+static void waited(struct vm_event_loop *loop)
+{
+    if (!loop->waits_since)
+        return;
+    patience_learn(&loop->patience, host_monotonic_ns() - loop->waits_since);
+    loop->waits_since = 0;
+}
 
 /* ---- descriptors ---- */
 
@@ -66,6 +79,7 @@ static void dispatch(struct loop_fd *f, int events)
     struct vm *vm = f->vm;
     bool removed;
 
+    waited(vm->loop);
     vm_lock(vm);
     /* With the machine's lock: who removed it had that too, or runs here. */
     mutex_lock(&vm->loop->lock);
@@ -341,6 +355,7 @@ static void on_wake(uv_async_t *handle)
 {
     struct vm *vm = handle->data;
 
+    waited(vm->loop);
     apply_changes(vm->loop);
     loop_run_deferred(vm);
 }
@@ -353,9 +368,29 @@ void loop_wake(struct vm *vm)
     errno = saved;
 }
 
+/* As patience_look, for what libuv waits for. */
+static bool look(struct vm_event_loop *loop)
+{
+    struct patience *p = &loop->patience;
+
+    for (bool looks = patience_begin(p); looks; looks = patience_lasts(p)) {
+        uv_run(&loop->uv, UV_RUN_NOWAIT);
+        if (!loop->waits_since)
+            return true;
+    }
+    return false;
+}
+
 void loop_poll(struct vm *vm, bool block)
 {
-    uv_run(&vm->loop->uv, block ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    struct vm_event_loop *loop = vm->loop;
+
+    if (block && !vm->deterministic) {
+        loop->waits_since = host_monotonic_ns();
+        if (look(loop))
+            return;
+    }
+    uv_run(&loop->uv, block ? UV_RUN_ONCE : UV_RUN_NOWAIT);
 }
 
 int loop_create(struct vm *vm, struct error *err)

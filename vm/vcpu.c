@@ -23,7 +23,7 @@
  *               same way before its predecessor is freed)
  *  - leave, take_events: inside = 0 or count the safepoint, then load waiters
  *    waiting:   waiters + 1, then load inside and safepoints
- *  - sleep:     sleeping = 1, then look for work
+ *  - sleep:     sleeping = LOOKING or ASLEEP, then look for work
  *    post:      store the work, set events, then take sleeping
  */
 #include <assert.h>
@@ -39,12 +39,16 @@
  * a processor that is running needs to reach its next block. */
 #define SPINS 200
 
+/* vcpu.sleeping */
+enum { AWAKE, LOOKING, ASLEEP };
+
 void vcpu_init(struct vcpu *v, struct vm *vm, unsigned index)
 {
     v->vm = vm;
     v->index = index;
     atomic_init(&v->events, 0);
-    atomic_init(&v->sleeping, 0);
+    atomic_init(&v->sleeping, AWAKE);
+    memset(&v->patience, 0, sizeof v->patience);
     atomic_init(&v->inside, 0);
     atomic_init(&v->safepoints, 0);
     atomic_init(&v->view_seen, 0);
@@ -65,7 +69,8 @@ void vcpu_post(struct vcpu *v, uint32_t events)
     atomic_fetch_or(&v->events, events);
     /* The load first: the word is seldom set, and an exchange would take the
      * cache line from its owner at each post. */
-    if ((events & WAKING) && atomic_load(&v->sleeping) && atomic_exchange(&v->sleeping, 0))
+    if ((events & WAKING) && atomic_load(&v->sleeping) &&
+        atomic_exchange(&v->sleeping, AWAKE) == ASLEEP)
         host_futex_wake(&v->sleeping, 1);
 }
 
@@ -346,19 +351,25 @@ void vcpu_forget_everything(struct vm *vm)
 
 /* ---- the thread of a vCPU (real time) ---- */
 
-/* Halted: sleeps until it has work or must park. True: it has work. */
+/* Halted: looks, then sleeps, until it has work or must park. True: it has work. */
 static bool wait_for_work(struct vcpu *v)
 {
-    atomic_store(&v->sleeping, 1);
+    uint32_t looking = LOOKING;
+    uint64_t start;
+
+    atomic_store(&v->sleeping, LOOKING);
     if (v->ops->has_work(v)) {
-        atomic_store(&v->sleeping, 0);
+        atomic_store(&v->sleeping, AWAKE);
         return true;
     }
+    start = host_monotonic_ns();
     /* Whoever wants it stopped sets that before it posts EVENT_PAUSE, so
      * either it is seen here, or the post finds the word set and wakes. */
-    if (!vm_must_park(v->vm))
-        host_futex_wait(&v->sleeping, 1, UINT64_MAX);
-    atomic_store(&v->sleeping, 0);
+    if (!vm_must_park(v->vm) && !patience_look(&v->patience, &v->sleeping, LOOKING) &&
+        atomic_compare_exchange_strong(&v->sleeping, &looking, ASLEEP))
+        host_futex_wait(&v->sleeping, ASLEEP, UINT64_MAX);
+    atomic_store(&v->sleeping, AWAKE);
+    patience_learn(&v->patience, host_monotonic_ns() - start);
     return false;
 }
 

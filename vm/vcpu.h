@@ -17,6 +17,7 @@
 
 #include "base/base.h"
 #include "base/host.h"
+#include "base/patience.h"
 
 struct vm;
 struct vcpu;
@@ -77,7 +78,8 @@ struct vcpu {
     const struct state_table *state; /* of self */
     void *self;
     _Atomic uint32_t events;
-    _Atomic uint32_t sleeping;  /* futex word */
+    _Atomic uint32_t sleeping;  /* futex word: enum in vcpu.c */
+    struct patience patience;   /* owner only: before it sleeps */
     _Atomic uint32_t inside;    /* 1 while executing guest code */
     bool halted;                /* owner only: waits for has_work */
     uint64_t run_ns;            /* for --stats */

@@ -28,6 +28,7 @@
 
 #include "backend/disk/layer.h"
 #include "base/host.h"
+#include "base/patience.h"
 #include "vm/loop.h"
 #include "vm/vm.h"
 
@@ -59,7 +60,10 @@ struct disk {
     struct mutex lock;
     struct disk_request *queue, **queue_end;
     struct disk_request *finished, **finished_end;
-    unsigned threads, idle, queued;
+    unsigned threads, asleep, queued;
+    bool looking;         /* a thread looks for work before it sleeps */
+    uint64_t empty_since; /* when a thread last found nothing queued */
+    struct patience patience;
     bool draining; /* somebody takes from finished until it is empty */
     bool quit;
     struct thread thread[MAX_THREADS];
@@ -212,6 +216,29 @@ static void tell_finished(struct disk *d)
         ring(d);
 }
 
+/* Until the bell is not that any more; lock held, and let go of meanwhile. One looks,
+ * the others sleep. */
+static void wait_for_work(struct disk *d, uint32_t bell)
+{
+    d->empty_since = host_monotonic_ns();
+    if (!d->looking) {
+        bool seen;
+
+        d->looking = true;
+        mutex_unlock(&d->lock);
+        seen = patience_look(&d->patience, &d->work_bell, bell);
+        mutex_lock(&d->lock);
+        d->looking = false;
+        if (seen || atomic_load(&d->work_bell) != bell)
+            return;
+    }
+    d->asleep++;
+    mutex_unlock(&d->lock);
+    host_futex_wait(&d->work_bell, bell, UINT64_MAX);
+    mutex_lock(&d->lock);
+    d->asleep--;
+}
+
 static void *thread_main(void *arg)
 {
     struct disk *d = arg;
@@ -222,11 +249,7 @@ static void *thread_main(void *arg)
         uint32_t bell = atomic_load(&d->work_bell);
 
         if (!r) {
-            d->idle++;
-            mutex_unlock(&d->lock);
-            host_futex_wait(&d->work_bell, bell, UINT64_MAX);
-            mutex_lock(&d->lock);
-            d->idle--;
+            wait_for_work(d, bell);
             continue;
         }
         d->queue = r->next;
@@ -257,11 +280,12 @@ static void *thread_main(void *arg)
  * which came with the disk. */
 static void wake_threads_and_unlock(struct disk *d)
 {
-    bool wake = d->idle;
+    bool wake = d->asleep && d->queued > d->looking;
 
-    if (wake)
-        atomic_fetch_add(&d->work_bell, 1);
-    if (d->queued > d->idle && d->threads < MAX_THREADS &&
+    if (d->queued == 1)
+        patience_learn(&d->patience, host_monotonic_ns() - d->empty_since);
+    atomic_fetch_add(&d->work_bell, 1);
+    if (d->queued > d->asleep + d->looking && d->threads < MAX_THREADS &&
         thread_start(&d->thread[d->threads], "disk", thread_main, d) == 0)
         d->threads++;
     mutex_unlock(&d->lock);

@@ -24,6 +24,7 @@
 #include "backend/net/host.h"
 #include "backend/net/packet.h"
 #include "base/host.h"
+#include "base/patience.h"
 #include "vm/vm.h"
 
 enum {
@@ -63,6 +64,7 @@ struct net {
     uint32_t batch_used, batch_at;
     uint8_t *scratch; /* of segmentation */
     struct net_poll poll;
+    struct patience patience;
     uint64_t lost; /* added to counters.dropped */
 
     struct thread thread;
@@ -272,6 +274,52 @@ static bool is_running(struct net *n)
     return atomic_load(&n->vm->clock.paused_at) == TIME_NEVER;
 }
 
+static void poll_now(struct net_poll *p, int timeout_ms)
+{
+    if (poll(p->fds, p->count, timeout_ms) < 0)
+        for (unsigned i = 0; i < p->count; i++)
+            p->fds[i].revents = 0;
+}
+
+static bool has_event(const struct net_poll *p)
+{
+    for (unsigned i = 0; i < p->count; i++)
+        if (p->fds[i].revents)
+            return true;
+    return false;
+}
+
+static bool is_called(struct net *n)
+{
+    return atomic_load(&n->kicked) || atomic_load(&n->quit);
+}
+
+/* As patience_look, for descriptors and kicks. */
+static bool look(struct net *n)
+{
+    struct patience *p = &n->patience;
+
+    for (bool looks = patience_begin(p); looks; looks = patience_lasts(p)) {
+        poll_now(&n->poll, 0);
+        if (has_event(&n->poll) || is_called(n))
+            return true;
+    }
+    return false;
+}
+
+/* Until there is an event or a kick. */
+static void wait_for_event(struct net *n)
+{
+    uint64_t start = host_monotonic_ns();
+
+    if (!look(n)) {
+        atomic_store(&n->asleep, 1);
+        poll_now(&n->poll, is_called(n) ? 0 : n->poll.timeout_ms);
+        atomic_store(&n->asleep, 0);
+    }
+    patience_learn(&n->patience, host_monotonic_ns() - start);
+}
+
 /* Waits, and lets the host's side work. timeout_ms: at most. */
 static void wait_for_host(struct net *n, int timeout_ms)
 {
@@ -283,13 +331,10 @@ static void wait_for_host(struct net *n, int timeout_ms)
     p->wants_send = n->batch_used != 0;
     net_poll_add(p, n->bell, POLLIN);
     n->ops->prepare(n->host, p);
-    atomic_store(&n->asleep, 1);
-    if (atomic_load(&n->kicked) || atomic_load(&n->quit))
-        p->timeout_ms = 0;
-    if (poll(p->fds, p->count, p->timeout_ms) < 0)
-        for (unsigned i = 0; i < p->count; i++)
-            p->fds[i].revents = 0;
-    atomic_store(&n->asleep, 0);
+    if (p->timeout_ms)
+        wait_for_event(n);
+    else
+        poll_now(p, 0);
     if (p->count && p->fds[0].revents) {
         uint64_t rings;
 

@@ -16,6 +16,7 @@
 
 #include "backend/share/nine.h"
 #include "base/host.h"
+#include "base/patience.h"
 #include "vm/loop.h"
 #include "vm/vm.h"
 
@@ -31,7 +32,9 @@ struct share {
     struct share_request *queue, **queue_end;
     struct share_request *finished, **finished_end;
     bool quit, has_thread;
+    bool asleep; /* the thread is, or is about to be */
     struct thread thread;
+    struct patience patience; /* the thread's */
     _Atomic uint32_t work_bell; /* futex: changes when there is work */
     _Atomic uint32_t done_bell; /* futex: changes when something is done */
     int event;                  /* eventfd: finished is not empty */
@@ -55,6 +58,25 @@ static void finish(struct share *s, struct share_request *r)
         atomic_fetch_add(&s->done_bell, 1);
 }
 
+/* Until the bell is not that any more; lock held, and let go of meanwhile. */
+static void wait_for_work(struct share *s, uint32_t bell)
+{
+    uint64_t start = host_monotonic_ns();
+    bool seen;
+
+    mutex_unlock(&s->lock);
+    seen = patience_look(&s->patience, &s->work_bell, bell);
+    mutex_lock(&s->lock);
+    if (!seen) {
+        s->asleep = true;
+        mutex_unlock(&s->lock);
+        host_futex_wait(&s->work_bell, bell, UINT64_MAX);
+        mutex_lock(&s->lock);
+        s->asleep = false;
+    }
+    patience_learn(&s->patience, host_monotonic_ns() - start);
+}
+
 static void *thread_main(void *arg)
 {
     struct share *s = arg;
@@ -65,9 +87,7 @@ static void *thread_main(void *arg)
         uint32_t bell = atomic_load(&s->work_bell);
 
         if (!r) {
-            mutex_unlock(&s->lock);
-            host_futex_wait(&s->work_bell, bell, UINT64_MAX);
-            mutex_lock(&s->lock);
+            wait_for_work(s, bell);
             continue;
         }
         s->queue = r->next;
@@ -135,6 +155,8 @@ static void unlink_request(struct share_request **list, struct share_request ***
 
 void share_submit(struct share *s, struct share_request *r)
 {
+    bool wake;
+
     s->in_flight++;
     if (s->vm->deterministic) {
         r->state = SHARE_RUNNING;
@@ -148,8 +170,10 @@ void share_submit(struct share *s, struct share_request *r)
     *s->queue_end = r;
     s->queue_end = &r->next;
     atomic_fetch_add(&s->work_bell, 1);
+    wake = s->asleep;
     mutex_unlock(&s->lock);
-    host_futex_wake(&s->work_bell, 1);
+    if (wake)
+        host_futex_wake(&s->work_bell, 1);
 }
 
 static bool cancel(struct share *s, struct share_request *r)

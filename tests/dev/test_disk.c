@@ -534,6 +534,37 @@ static void plugged(void **state)
     vm_destroy(vm);
 }
 
+/* One at a time, after up to 0.3 ms in which a thread looks for it, sleeps, or is about
+ * to; and two, of which a sleeping one has the second. */
+static void after_any_time(void **state)
+{
+    struct vm *vm = make_vm(false);
+    struct shim *s;
+    struct disk *d = shim_disk(vm, &s);
+    static uint8_t data[2][SECTOR];
+    uint64_t seed = 1;
+    struct io io[2];
+
+    for (unsigned round = 0; round < 2000; round++) {
+        uint64_t end = host_monotonic_ns() + (harness_random(&seed) >> 32) % 300000;
+        unsigned count = 1 + (round & 1);
+
+        while (host_monotonic_ns() < end)
+            continue;
+        vm_lock(vm);
+        for (unsigned n = 0; n < count; n++) {
+            io_init(&io[n], d, DISK_WRITE, n * SECTOR, data[n], SECTOR);
+            disk_submit(d, &io[n].r);
+        }
+        disk_drain(d);
+        for (unsigned n = 0; n < count; n++)
+            assert_int_equal(io[n].done, 1);
+        vm_unlock(vm);
+    }
+    disk_destroy(d);
+    vm_destroy(vm);
+}
+
 static void wait_for_waiters(struct shim *s, unsigned count)
 {
     uint32_t now;
@@ -808,6 +839,7 @@ int main(void)
         cmocka_unit_test(completions_come),
         cmocka_unit_test(polled),
         cmocka_unit_test(plugged),
+        cmocka_unit_test(after_any_time),
         cmocka_unit_test(cancelling),
         cmocka_unit_test(nothing_is_lost_at_the_end),
         cmocka_unit_test(chains),

@@ -331,12 +331,20 @@ static void both_ways(void **state)
     line_end(l);
 }
 
-/* One frame at a time, so that the thread sleeps between any two. */
+/* One frame at a time, after up to 0.5 ms, so that the thread looks for it, sleeps, or is
+ * about to. */
 static void bells(void **state)
 {
     struct line *l = line_create(ROUNDS, true);
+    uint64_t seed = 1;
 
     for (unsigned n = 0; n < ROUNDS; n++) {
+        uint64_t end = host_monotonic_ns();
+
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        end += n % 2 ? (seed >> 33) % 500000 : 0;
+        while (host_monotonic_ns() < end)
+            continue;
         work(&l->card, 1, 1);
         await_received(&l->card, n + 1);
     }
