@@ -31,21 +31,16 @@ void patience_learn(struct patience *p, uint64_t waited_ns)
     atomic_store_explicit(&p->window_ns, window, memory_order_relaxed);
 }
 
-static bool is_alone(void)
-{
-    static _Atomic unsigned processors;
-
-    if (!atomic_load_explicit(&processors, memory_order_relaxed))
-        atomic_store_explicit(&processors, host_processors(), memory_order_relaxed);
-    return atomic_load_explicit(&processors, memory_order_relaxed) == 1;
-}
-
 bool patience_begin(struct patience *p)
 {
     uint32_t window = atomic_load_explicit(&p->window_ns, memory_order_relaxed);
     uint64_t now;
 
-    if (!window || is_alone())
+    if (!window)
+        return false;
+    if (!p->processors)
+        p->processors = host_processors();
+    if (p->processors == 1)
         return false;
     now = host_monotonic_ns();
     p->last_ns = now;

@@ -25,6 +25,7 @@
 struct patience {
     _Atomic uint32_t window_ns; /* how long to look */
     /* Who looks only: */
+    unsigned processors; /* of the process; 0: not asked yet */
     uint64_t end_ns, last_ns;
     uint64_t pause_ns, pause_end_ns; /* after somebody else wanted the processor */
 };
