@@ -10,9 +10,10 @@
 enum {
     MIN_WINDOW_NS = 4000, /* less is not worth it */
     LOOKS = 50,           /* of a word, between two yields: a microsecond or two */
-    /* Between two looks. What threads of this machine do for a request is shorter. */
-    AWAY_NS = PATIENCE_MAX_NS,
-    PAUSE_MIN_NS = 50 * 1000 * 1000,
+    /* Between two looks: what others of this machine do for a request is shorter, a
+     * turn of the host's scheduler longer. */
+    AWAY_NS = 1000 * 1000,
+    PAUSE_MIN_NS = 100 * 1000 * 1000,
     PAUSE_MAX_NS = 1000 * 1000 * 1000,
 };
 
